@@ -1,0 +1,58 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from recipekit import ROOT
+
+SPEC = """\
+name: mini
+kind: extraction
+title: 小さな課題
+summary: A task for tests.
+phases: [phase1, phase2]
+prompt:
+  segments: [system.txt, article.txt]
+  bos: <s>
+  eos: </s>
+  strip: ['^配信.*\\n']
+data:
+  train:
+    pos: {}
+    neg: {}
+    mix: {base: pos, replay: neg, replay_share: 0.2, seed: 1}
+  test: {input: eval.jsonl, gold: gold.csv}
+output_schema:
+  type: object
+  additionalProperties: false
+  required: [persons]
+  properties:
+    persons: {type: array, items: {type: object, required: [name], properties: {name: {type: string}}}}
+gold:
+  id: id
+  separator: "|"
+  columns:
+    person_name: {path: "persons[].name", compare: person_name}
+"""
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    """A root folder with one small, complete task named mini."""
+    recipe = tmp_path / "recipes" / "mini"
+    recipe.mkdir(parents=True)
+    shutil.copy(ROOT / "recipes" / "task.schema.json", tmp_path / "recipes")
+    (recipe / "task.yml").write_text(SPEC, encoding="utf-8")
+    (recipe / "system.txt").write_text("抽出する。\n", encoding="utf-8")
+    (recipe / "article.txt").write_text("【記事】\n{{ body }}\n", encoding="utf-8")
+    for phase in ("phase1", "phase2"):
+        (recipe / f"{phase}.yml").write_text("base_model: none\n", encoding="utf-8")
+    raw = tmp_path / "data" / "samples" / "mini"
+    raw.mkdir(parents=True)
+    positive = '{"id": "P%d", "body": "配信 共同\\n%s容疑者を逮捕。", "label": {"persons": [{"name": "%s"}]}}\n'
+    negative = '{"id": "N%d", "body": "花火大会%d。", "label": {"persons": []}}\n'
+    names = [f"山田{chr(0x4E00 + i)}" for i in range(8)]
+    (raw / "pos.jsonl").write_text("".join(positive % (i, n, n) for i, n in enumerate(names)), encoding="utf-8")
+    (raw / "neg.jsonl").write_text("".join(negative % (i, i) for i in range(5)), encoding="utf-8")
+    (raw / "eval.jsonl").write_text('{"id": "E1", "body": "海野太郎容疑者。"}\n', encoding="utf-8")
+    (raw / "gold.csv").write_text("id,person_name\nE1,海野太郎\n", encoding="utf-8")
+    return tmp_path

@@ -1,0 +1,66 @@
+import pytest
+from recipekit import runs
+from recipekit.runs import Step
+
+
+@pytest.fixture
+def step(tmp_path):
+    def make(value):
+        return Step(tmp_path / "out", "a", {"value": value, "file": tmp_path / "in"}, [tmp_path / "product"])
+
+    (tmp_path / "in").write_text("x")
+    (tmp_path / "product").write_text("made")
+    return make
+
+
+def test_a_step_is_done_only_after_its_record(step):
+    assert not step(1).done()
+    step(1).record()
+    assert step(1).done()
+    assert not step(2).done()
+
+
+def test_edited_input_or_product_undoes_a_step(step, tmp_path):
+    step(1).record()
+    (tmp_path / "product").write_text("MADE")
+    assert not step(1).done()
+    (tmp_path / "product").write_text("made")
+    assert step(1).done()
+    (tmp_path / "in").write_text("y")
+    assert not step(1).done()
+    (tmp_path / "product").unlink()
+    assert not step(1).done()
+
+
+def test_a_torn_record_counts_as_none(step):
+    step(1).record()
+    path = step(1).record_path
+    path.write_text(path.read_text()[:40])
+    assert not step(1).done()
+
+
+def test_write_bytes_leaves_the_old_file_when_writing_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    runs.write_text(path, "old")
+    monkeypatch.setattr(runs.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        runs.write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_digest_of_large_files_still_sees_an_edit(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LARGE", 10)
+    path = tmp_path / "weights"
+    path.write_bytes(b"a" * (2**20 + 5))
+    before = runs.digest(path)
+    path.write_bytes(b"b" + b"a" * (2**20 + 4))
+    assert runs.digest(path) != before
+
+
+def test_replace_folder(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "f").write_text("2")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "f").write_text("1")
+    runs.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "f").read_text() == "2" and [p.name for p in tmp_path.iterdir()] == ["old"]

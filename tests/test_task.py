@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from recipekit import ROOT
+from recipekit.errors import UserError
+from recipekit.task import load_task
+
+
+def problems(root: Path, name: str = "mini") -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load_task(name, root)
+    return caught.value.problems
+
+
+def edit(root: Path, old: str, new: str) -> None:
+    path = root / "recipes" / "mini" / "task.yml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/task.yml")), ids=lambda p: p.parent.name)
+def test_every_task_in_the_repository_loads(path):
+    task = load_task(path.parent.name)
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../task.schema.json\n")
+    assert task.name == path.parent.name
+
+
+def test_hawks_prompt_is_system_instruction_article():
+    system, instruction, article = load_task("hawks").prompt("本文です。")
+    assert system.startswith("<s>あなたはニュース記事から犯罪者情報を抽出するアシスタント。")
+    assert "【基本ルール】" in instruction
+    assert article == "【記事】\n本文です。\n"
+
+
+def test_metadata_is_stripped_and_braces_in_an_article_stay(mini):
+    task = load_task("mini", mini)
+    assert task.prompt("配信 共同通信\n{{ 7*7 }}という文字列。")[-1] == "【記事】\n{{ 7*7 }}という文字列。\n"
+
+
+def test_unknown_task_names_the_known_ones(mini):
+    assert problems(mini, "hawk") == [
+        "no task 'hawk': recipes/hawk/task.yml does not exist; the tasks are mini",
+    ]
+
+
+def test_all_schema_problems_come_at_once_with_their_lines(mini):
+    edit(mini, "kind: extraction", "kind: extractoin")
+    edit(mini, "  bos: <s>", "  boss: <s>")
+    found = problems(mini)
+    assert any(p.startswith("recipes/mini/task.yml:2: kind:") or ":2: kind:" in p for p in found)
+    assert any(":8: prompt.boss: unknown key; the keys here are segments, bos, eos, strip" in p for p in found)
+    assert any("'bos' is a required property" in p for p in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[system.txt", "[systm.txt", ":7: prompt.segments.0: the prompt file systm.txt does not exist"),
+        ("'^配信.*\\n'", "'(配信'", ":10: prompt.strip.0: not a regular expression"),
+        ("base: pos", "base: poss", ":15: data.train.mix.base: 'poss' is no data set"),
+        ('"persons[].name"', '"persons[.name"', ":27: gold.columns.person_name.path: not a JMESPath"),
+        ("type: array", "type: arry", "output_schema.properties.persons.type: not a JSON Schema"),
+        ("[phase1, phase2]", "[phase1, phase3]", ":5: phases.1: recipes/mini/phase3.yml does not exist"),
+        ("name: mini", "name: mimi", ":1: name: found 'mimi', expected the folder's name 'mini'"),
+    ],
+)
+def test_wrong_content_is_named_with_line_and_key(mini, old, new, expected):
+    edit(mini, old, new)
+    found = problems(mini)
+    assert len(found) == 1 and expected in found[0]
+
+
+def test_broken_yaml_and_repeated_key(mini):
+    path = mini / "recipes" / "mini" / "task.yml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "name: again\n", encoding="utf-8")
+    assert "key 'name' stands twice (first on line 1)" in problems(mini)[0]
+    path.write_text("name: [mini\nkind: x\n", encoding="utf-8")
+    assert ":2: not valid YAML" in problems(mini)[0]
+
+
+def test_unknown_variable_in_a_prompt(mini):
+    (mini / "recipes" / "mini" / "article.txt").write_text("{{ boddy }}", encoding="utf-8")
+    assert "article.txt: 'boddy' is undefined; the one variable is body" in problems(mini)[0]

@@ -1,0 +1,90 @@
+"""What train_all.sh is going to do: the profile and why, the steps and how long each takes.
+
+    uv run tools/plan.py hawks --profile auto
+
+The plan goes to the screen, the chosen profile ("cpu" or "gpu") to standard output.
+"""
+
+import os
+import shutil
+import subprocess
+from typing import Annotated
+
+import typer
+from recipekit.console import main, show
+from recipekit.errors import UserError
+from recipekit.runs import read_record
+from recipekit.task import Task, load_task
+from rich.table import Table
+
+
+def choose_profile(asked: str) -> tuple[str, str]:
+    """Return the profile and the reason for it.
+
+    Raises:
+        UserError: The asked profile does not exist.
+    """
+    if asked not in ("auto", "cpu", "gpu"):
+        raise UserError(f"PROFILE: found '{asked}', expected auto, cpu or gpu")
+    if asked != "auto":
+        return asked, f"PROFILE={asked} was given"
+    if shutil.which("nvidia-smi"):
+        run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        gpus = run.stdout.strip().splitlines()
+        if run.returncode == 0 and gpus:
+            return "gpu", f"nvidia-smi lists {len(gpus)} GPU(s): {gpus[0].split(' (UUID')[0]}"
+        return "cpu", "nvidia-smi is there but lists no GPU"
+    return "cpu", "no GPU here (no nvidia-smi); PROFILE=gpu overrides"
+
+
+def steps(task: Task) -> dict[str, str]:
+    """Name each step of the pipeline and say what it does."""
+    training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in task.phases}
+    return {
+        "regenerate": "raw data -> data/train, data/test",
+        "check": "environment, YAMLs, data and masks",
+        **training,
+        "merge": f"adapter of {task.phases[-1]} + base -> outputs/{task.name}/merged",
+        "predict": "merged model on the test set",
+        "evaluate": "predictions against the gold CSV",
+        "card": f"outputs/{task.name}/README.md",
+        "upload": "merged model to the HF Hub, where a token and a repository are named",
+    }
+
+
+def minutes(seconds: float) -> str:
+    """Write a duration the way a person says it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def times(task: Task, profile: str, name: str) -> str:
+    """Say how long a step took last time on this profile, or is expected to take."""
+    record = read_record(task.outputs / "state" / f"{name}.json")
+    if record.get("seconds") is not None and record.get("profile") == profile:
+        return f"{minutes(record['seconds'])} (last time)"
+    expected = task.spec.get("expected_seconds", {}).get(profile, {}).get(name)
+    return f"about {minutes(expected)}" if expected is not None else "not known yet"
+
+
+def plan(task: str, profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto") -> None:
+    """Show the plan of a task's pipeline; print the profile on standard output."""
+    recipe = load_task(task)
+    chosen, reason = choose_profile(profile)
+    show(f"{recipe.title}: profile {chosen} ({reason}); logs in {os.environ.get('LOG_DIR', 'logs/')}", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("step", "what", "time"):
+        table.add_column(heading, header_style="dim")
+    for name, what in steps(recipe).items():
+        table.add_row(name, what, times(recipe, chosen, name))
+    show(table)
+    typer.echo(chosen)
+
+
+if __name__ == "__main__":
+    main(plan)

@@ -1,0 +1,135 @@
+"""Steps that can be stopped anywhere and started again: digests, atomic writes and a record per step."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from recipekit import ROOT
+
+LARGE = 256 * 2**20  # bytes
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 (hex) of a file's or folder's content, or of a JSON-like value.
+
+    Weights of a 7B model would take a minute to read, so a file over 256 MiB counts by its size, time of change, first
+    and last MiB.
+    """
+    sha = hashlib.sha256()
+    if not isinstance(value, Path):
+        sha.update(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
+    elif value.is_dir():
+        for file in sorted(p for p in value.rglob("*") if p.is_file()):
+            sha.update(f"{file.relative_to(value)}\0{digest(file)}\n".encode())
+    else:
+        with value.open("rb") as stream:
+            if value.stat().st_size <= LARGE:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            sha.update(f"{value.stat().st_size} {value.stat().st_mtime_ns}".encode() + stream.read(2**20))
+            stream.seek(-(2**20), os.SEEK_END)
+            sha.update(stream.read())
+    return sha.hexdigest()
+
+
+def relative(path: Path) -> str:
+    """Name a path from the repository's root where it lies inside it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    write_bytes(path, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a finished folder in the place of another; what stood there goes away only once the new one is complete."""
+    aside = old.with_name(f".{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@dataclass
+class Step:
+    """One step of a run, what it reads and what it makes.
+
+    Attributes:
+        output_dir: The task's folder under outputs/; the record is kept in its state/ folder.
+        name: "regenerate", "phase1", ...
+        inputs: What the result depends on; a Path counts by its content, anything else by its value.
+        products: Files or folders the step makes.
+    """
+
+    output_dir: Path
+    name: str
+    inputs: Mapping[str, Any]
+    products: list[Path]
+    started: float = field(default_factory=time.time)
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record of the last finished run of this step lies."""
+        return self.output_dir / "state" / f"{self.name}.json"
+
+    def input_digests(self) -> dict[str, str]:
+        """Digest every input."""
+        return {key: digest(value) for key, value in self.inputs.items()}
+
+    def done(self) -> bool:
+        """Tell whether the last finished run had the same inputs and its products still stand unchanged."""
+        record = read_record(self.record_path)
+        return (
+            bool(record)
+            and record.get("inputs") == self.input_digests()
+            and all(path.exists() for path in self.products)
+            and record.get("products") == {relative(path): digest(path) for path in self.products}
+        )
+
+    def record(self, **facts: Any) -> None:
+        """Write the completion marker: input and product digests, seconds taken and the given facts."""
+        entry = {
+            "step": self.name,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(time.time() - self.started, 1),
+            "inputs": self.input_digests(),
+            "products": {relative(path): digest(path) for path in self.products},
+            **facts,
+        }
+        write_text(self.record_path, json.dumps(entry, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a step's record; a missing or torn one counts as none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,86 @@
+"""Segments: what Axolotl's `type: input_output` trains on, and the ids that it makes of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from recipekit.errors import UserError
+from recipekit.runs import relative
+from recipekit.task import Task
+
+
+def build(task: Task, body: str, label: dict[str, Any]) -> dict[str, Any]:
+    """Make one training row: the prompt's segments untrained, then the answer, trained and ending in eos."""
+    untrained = [{"label": False, "text": text} for text in task.prompt(body)]
+    return {"segments": [*untrained, {"label": True, "text": task.answer(label)}]}
+
+
+def encode(tokenizer: Any, texts: list[str]) -> list[int]:
+    """Tokenise segments as Axolotl does: each on its own, without special tokens of the tokenizer's, concatenated.
+
+    A tokenizer that puts a space before every text (SentencePiece) gives other ids for the joined string, so whoever
+    predicts must come through here as well.
+    """
+    return [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
+
+
+def encode_row(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], list[bool]]:
+    """Tokenise a training row; the second list tells of each token whether it is trained."""
+    ids: list[int] = []
+    trained: list[bool] = []
+    for segment in row["segments"]:
+        tokens = encode(tokenizer, [segment["text"]])
+        ids += tokens
+        trained += [bool(segment["label"])] * len(tokens)
+    return ids, trained
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a JSONL file.
+
+    Yields:
+        1-based line number and the row's object.
+
+    Raises:
+        UserError: The file is missing or empty, or lines of it are no JSON objects; all such lines at once, after the
+            good ones were yielded.
+    """
+    problems: list[str] = []
+    line = 0
+    try:
+        with path.open("rb") as stream:
+            for line, text in enumerate(stream, 1):
+                try:
+                    row = orjson.loads(text)
+                except orjson.JSONDecodeError as error:
+                    problems.append(f"{relative(path)}:{line}: not valid JSON: {error}; mend or remove the line")
+                    continue
+                if isinstance(row, dict):
+                    yield line, row
+                else:
+                    problems.append(f"{relative(path)}:{line}: expected a JSON object, found {type(row).__name__}")
+    except FileNotFoundError:
+        raise UserError(f"{relative(path)}: no such file; make it with the step before, or check the name") from None
+    if line == 0:
+        problems.append(f"{relative(path)}: the file is empty; expected one JSON object a line")
+    if problems:
+        raise UserError(problems)
+
+
+def take_apart(task: Task, row: dict[str, Any]) -> dict[str, Any]:
+    """Recover the article and the label of a row in segments format, whatever prompt it was made with.
+
+    The article is the last untrained segment, less what the task's own template puts around it.
+    """
+    rows = [s for s in row["segments"] if isinstance(s, dict) and isinstance(s.get("text"), str)]
+    untrained = [s["text"] for s in rows if not s.get("label")]
+    answer = "".join(s["text"] for s in rows if s.get("label")).removesuffix(task.spec["prompt"]["eos"])
+    before, _, after = task.prompt("\0")[-1].partition("\0")
+    body = untrained[-1].removeprefix(before).removesuffix(after) if untrained else None
+    try:
+        label = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        label = None
+    return {"id": row.get("id"), "body": body, "label": label}

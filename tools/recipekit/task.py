@@ -1,0 +1,188 @@
+"""task.yml: what a task is, read and checked once for every command."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jmespath
+import jsonschema
+
+from recipekit import ROOT, yamlfile
+from recipekit.errors import UserError
+from recipekit.runs import relative
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as its task.yml says.
+
+    Attributes:
+        spec: The content of task.yml, valid against recipes/task.schema.json.
+        dir: The recipe's folder, recipes/<name>.
+        root: The folder that data/ and outputs/ stand in.
+    """
+
+    spec: dict[str, Any]
+    dir: Path
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The task's name, as on the command line."""
+        return self.spec["name"]
+
+    @property
+    def title(self) -> str:
+        """The task's name in Japanese, for people."""
+        return self.spec["title"]
+
+    @property
+    def phases(self) -> list[str]:
+        """Training phases in order."""
+        return self.spec["phases"]
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of an answer."""
+        return self.spec["output_schema"]
+
+    @property
+    def outputs(self) -> Path:
+        """Where everything that a run makes is kept."""
+        return self.root / "outputs" / self.name
+
+    @property
+    def raw_dir(self) -> Path:
+        """Downloaded data where there is some, else the samples in the repository."""
+        downloaded = self.root / "data" / "raw" / self.name
+        return downloaded if downloaded.is_dir() else self.root / "data" / "samples" / self.name
+
+    def segments_path(self, dataset: str) -> Path:
+        """Where the segments of a data set of task.yml lie."""
+        return self.root / "data" / "train" / f"{dataset}_segments.jsonl"
+
+    def test_path(self, which: str) -> Path:
+        """Where the test set's "input" or "gold" file lies once prepared."""
+        return self.root / "data" / "test" / self.spec["data"]["test"][which]
+
+    @cached_property
+    def prompt_files(self) -> list[Path]:
+        """The prompt's files, one a segment."""
+        return [self.dir / name for name in self.spec["prompt"]["segments"]]
+
+    @cached_property
+    def _templates(self) -> list[jinja2.Template]:
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        return [environment.from_string(path.read_text(encoding="utf-8")) for path in self.prompt_files]
+
+    @cached_property
+    def _strip(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern, re.MULTILINE) for pattern in self.spec["prompt"].get("strip", [])]
+
+    def clean(self, body: str) -> str:
+        """Strip a feed's metadata from an article."""
+        for pattern in self._strip:
+            body = pattern.sub("", body)
+        return body.strip()
+
+    def prompt(self, body: str) -> list[str]:
+        """Render the prompt of an article, one text a segment; the first one opens with bos."""
+        texts = [template.render(body=self.clean(body)) for template in self._templates]
+        return [self.spec["prompt"]["bos"] + texts[0], *texts[1:]]
+
+    def answer(self, label: dict[str, Any]) -> str:
+        """Write a label the way the model is to write it, ending in eos."""
+        return json.dumps(label, ensure_ascii=False) + self.spec["prompt"]["eos"]
+
+    def prompt_sources(self) -> dict[str, Any]:
+        """What the prompt depends on, for a step's inputs."""
+        return {"prompt": [self.spec["prompt"], [path.read_text(encoding="utf-8") for path in self.prompt_files]]}
+
+
+def load_task(name: str, root: Path = ROOT) -> Task:
+    """Read recipes/<name>/task.yml.
+
+    Raises:
+        UserError: There is no such task, or task.yml or a file it names is wrong.
+    """
+    known = sorted(path.parent.name for path in (root / "recipes").glob("*/task.yml"))
+    if name not in known:
+        raise UserError(f"no task '{name}': recipes/{name}/task.yml does not exist; the tasks are {', '.join(known)}")
+    path = root / "recipes" / name / "task.yml"
+    shown = Path(relative(path))
+    spec, lines = yamlfile.load(path)
+    schema = json.loads((root / "recipes" / "task.schema.json").read_text(encoding="utf-8"))
+    problems = _schema_problems(shown, spec, lines, schema)
+    if not problems:
+        problems = _content_problems(shown, spec, lines, path.parent)
+    if problems:
+        raise UserError(problems)
+    return Task(spec, path.parent, root)
+
+
+def _schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
+    problems = []
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(spec):
+        key = tuple(error.absolute_path)
+        unknown = error.validator == "additionalProperties" and isinstance(error.instance, dict)
+        names = [k for k in error.instance if k not in error.schema.get("properties", {})] if unknown else [None]
+        for extra in names:
+            place = (*key, extra) if extra else key
+            allowed = (
+                f"unknown key; the keys here are {', '.join(error.schema['properties'])}" if extra else error.message
+            )
+            problems.append(f"{shown}:{lines.get(place, 1)}: {'.'.join(map(str, place)) or 'top level'}: {allowed}")
+    return problems
+
+
+def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, folder: Path) -> list[str]:
+    def at(*key: str | int) -> str:
+        return f"{shown}:{lines.get(key, 1)}: {'.'.join(map(str, key))}"
+
+    problems = []
+    if spec["name"] != folder.name:
+        problems.append(f"{at('name')}: found '{spec['name']}', expected the folder's name '{folder.name}'")
+    for i, name in enumerate(spec["prompt"]["segments"]):
+        problems += _prompt_problems(at("prompt", "segments", i), folder / name, name)
+    for i, pattern in enumerate(spec["prompt"].get("strip", [])):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f"{at('prompt', 'strip', i)}: not a regular expression: {error}")
+    for i, phase in enumerate(spec["phases"]):
+        if not (folder / f"{phase}.yml").exists():
+            problems.append(
+                f"{at('phases', i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
+            )
+    for name, mix in spec["data"]["train"].items():
+        for role in ("base", "replay"):
+            if mix.get(role, name) not in spec["data"]["train"]:
+                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
+    try:
+        jsonschema.Draft202012Validator.check_schema(spec["output_schema"])
+    except jsonschema.SchemaError as error:
+        problems.append(f"{at('output_schema', *error.absolute_path)}: not a JSON Schema: {error.message}")
+    for name, column in spec["gold"]["columns"].items():
+        try:
+            jmespath.compile(column["path"])
+        except jmespath.exceptions.JMESPathError as error:
+            problems.append(f"{at('gold', 'columns', name, 'path')}: not a JMESPath: {str(error).splitlines()[0]}")
+    return problems
+
+
+def _prompt_problems(place: str, path: Path, name: str) -> list[str]:
+    try:
+        jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8")).render(
+            body=""
+        )
+    except FileNotFoundError:
+        return [f"{place}: the prompt file {name} does not exist; write it, or mend the name"]
+    except UnicodeDecodeError:
+        return [f"{place}: {name} is not UTF-8; save it as UTF-8"]
+    except jinja2.TemplateError as error:
+        return [f"{place}: {name}: {error}; the one variable is body"]
+    return []

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# From raw data to a scored, published model. Each step is one command that you can also run by hand.
+#
+#   uv run bash train_all.sh            # hawks
+#   uv run bash train_all.sh TASK       # another recipe: a folder under recipes/
+#   PROFILE=cpu uv run bash train_all.sh
+#
+#   PROFILE=auto|gpu|cpu   auto takes the GPU where there is one; cpu trains the small base in data/samples/base
+#   DATA=hub|sample        gpu fetches the task's data from the HF Hub; sample keeps to data/samples (cpu always does)
+#
+# On a GPU machine start it in tmux, so that a lost connection does not stop it:
+#   tmux new -s training 'uv run bash train_all.sh'
+#
+# Stop it whenever you like; the same command goes on where it stopped, and skips what is done.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+TASK=${1:-hawks}
+export LOG_DIR=${LOG_DIR:-logs/$(date +%Y%m%d_%H%M%S)} # libraries write there, steps write to the screen
+export AXOLOTL_DO_NOT_TRACK=1                          # no telemetry, and no ten seconds' wait for it
+started=$SECONDS
+
+python -c 'import recipekit' 2>/dev/null || { echo "error: start it as: uv run bash train_all.sh $TASK" >&2; exit 2; }
+mkdir -p "$LOG_DIR"
+
+# What will be done, on which profile, and how long it takes.
+PROFILE=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}")
+
+# Raw data -> segments: system, instruction, article untrained, answer trained.
+if [[ $PROFILE == gpu && ${DATA:-hub} == hub ]]; then
+  python tools/download.py "$TASK"
+  python tools/regenerate_segments.py "$TASK"
+else
+  python tools/regenerate_segments.py "$TASK" --source "data/samples/$TASK"
+fi
+
+# Everything that would fail later, before any GPU time is spent.
+python tools/check.py "$TASK" --profile "$PROFILE"
+
+# Each phase goes on from the adapter of the phase before it (lora_model_dir).
+for phase in $(python -c "from recipekit.task import load_task; print(*load_task('$TASK').phases)"); do
+  python tools/train.py "$TASK" "$phase" --profile "$PROFILE"
+done
+
+# Adapter + base -> outputs/TASK/merged, proven equal on a prompt.
+python tools/merge.py "$TASK" --profile "$PROFILE"
+
+# The merged model on the test set, then its answers against the gold CSV.
+python tools/predict.py "$TASK"
+python tools/evaluate.py "$TASK"
+
+# Describe it and push it; without a token or a repository, upload says how to enable it.
+python tools/model_card.py "$TASK"
+python tools/upload.py "$TASK"
+
+# The scores, where everything lies, and what to do next.
+python tools/summary.py "$TASK" --seconds $((SECONDS - started))
