@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+import plan
+from recipekit.errors import UserError
+from recipekit.task import load_task
+
+
+@pytest.fixture
+def nvidia(tmp_path, monkeypatch):
+    def put(script):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return put
+
+
+def test_profile_follows_what_nvidia_smi_lists(nvidia, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert plan.choose_profile("auto")[0] == "cpu"
+    nvidia("echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'")
+    assert plan.choose_profile("auto") == ("gpu", "nvidia-smi lists 1 GPU(s): GPU 0: NVIDIA H100 80GB HBM3")
+    assert plan.choose_profile("cpu")[0] == "cpu"
+    nvidia("echo 'NVIDIA-SMI has failed' >&2; exit 9")
+    assert plan.choose_profile("auto") == ("cpu", "nvidia-smi is there but lists no GPU")
+
+
+def test_unknown_profile():
+    with pytest.raises(UserError, match="found 'tpu', expected auto, cpu or gpu"):
+        plan.choose_profile("tpu")
+
+
+def test_a_step_shows_its_last_time_on_this_profile_else_the_expected_one(mini):
+    task = load_task("mini", mini)
+    assert plan.times(task, "cpu", "merge") == "not known yet"
+    task.spec["expected_seconds"] = {"cpu": {"merge": 150}}
+    assert plan.times(task, "cpu", "merge") == "about 2 min"
+    record = task.outputs / "state" / "merge.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"seconds": 12.3, "profile": "cpu"}))
+    assert plan.times(task, "cpu", "merge") == "12 s (last time)"
+    record.write_text(json.dumps({"seconds": 12.3, "profile": "gpu"}))
+    assert plan.times(task, "cpu", "merge") == "about 2 min"
