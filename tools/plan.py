@@ -11,11 +11,12 @@ import subprocess
 from typing import Annotated
 
 import typer
+from rich.table import Table
+
 from recipekit.console import main, show
 from recipekit.errors import UserError
 from recipekit.runs import read_record
 from recipekit.task import Task, load_task
-from rich.table import Table
 
 
 def choose_profile(asked: str) -> tuple[str, str]:
@@ -66,7 +67,7 @@ def minutes(seconds: float) -> str:
 def times(task: Task, profile: str, name: str) -> str:
     """Say how long a step took last time on this profile, or is expected to take."""
     record = read_record(task.outputs / "state" / f"{name}.json")
-    if record.get("seconds") is not None and record.get("profile") == profile:
+    if record.get("seconds") is not None and record.get("profile", profile) == profile:
         return f"{minutes(record['seconds'])} (last time)"
     expected = task.spec.get("expected_seconds", {}).get(profile, {}).get(name)
     return f"about {minutes(expected)}" if expected is not None else "not known yet"

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import jsonschema
 import orjson
 import typer
+
 from recipekit import ROOT, runs, segments
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError

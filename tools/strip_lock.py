@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.errors import UserError

@@ -8,6 +8,7 @@ import os
 from typing import Annotated
 
 import typer
+
 from recipekit import scoring
 from recipekit.console import main, show
 from recipekit.errors import UserError
