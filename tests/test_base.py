@@ -1,0 +1,219 @@
+"""The small base: a lossless tokenizer, a corpus without forbidden names and foreign keys, weights that copy."""
+
+import json
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from recipekit import ROOT, yamlfile
+from recipekit.base_corpus import Writer, drill, forbidden_names
+from recipekit.base_model import build_model, build_tokenizer
+
+BASE, GOLD = ROOT / "data/samples/base", ROOT / "data/samples/hawks/hawks_eval_gold.csv"
+HAWKS_KEYS = {
+    "persons",
+    "name",
+    "is_real",
+    "is_offender",
+    "age",
+    "position",
+    "affiliation",
+    "address",
+    "category",
+    "act",
+}
+HAWKS_KEYS |= {"occured_locations", "police_departments"}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return yamlfile.load(ROOT / "recipes/base/base.yml")[0]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return yamlfile.load(ROOT / "recipes/base/corpus.yml")[0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(BASE)
+
+
+def tasks(corpus, count, forbidden=()):
+    writer = Writer(corpus, random.Random(1), forbidden)
+    return [writer.reading((80, 220), 8, 2) for _ in range(count)]
+
+
+def random_text(rng):
+    ranges = [(0, 0x7F), (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xFF00, 0xFFEF), (0x80, 0xD7FF), (0xE000, 0x10FFFF)]
+    return "".join(chr(rng.randint(*rng.choice(ranges))) for _ in range(60))
+
+
+def test_tokenizer_is_lossless(tokenizer):
+    rng = random.Random(0)
+    texts = [random_text(rng) for _ in range(500)]
+    texts += ["  a \n\n b ", "髙﨑𠮷野家", "ﾊﾝｶｸ１２", "が\u3099é\r\n\t", "<0xE3>", "＜s＞", "", " "]
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_tokenizer_reads_specials_in_text_and_adds_none(tokenizer):
+    assert tokenizer.encode("<s>あ</s>", add_special_tokens=False)[::2] == [1, 2]
+    assert len(tokenizer.encode("あ")) == 1
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", "<pad>")
+
+
+def test_tokens_of_parts_are_the_tokens_of_the_whole(tokenizer):
+    parts = ["<s>指示\n", "【記事】\n髙山", '{"n": "山"}</s>']
+    ids = [token for part in parts for token in tokenizer.encode(part, add_special_tokens=False)]
+    assert ids == tokenizer.encode("".join(parts), add_special_tokens=False)
+
+
+def test_constrained_decoding_takes_rare_characters(tokenizer):
+    from llguidance import LLMatcher
+    from llguidance.hf import from_tokenizer
+
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "string"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    matcher = LLMatcher(from_tokenizer(tokenizer), LLMatcher.grammar_from_json_schema(schema))
+    ids = tokenizer.encode('{"n":"髙﨑𠮷さん(４５)"}', add_special_tokens=False)
+    assert all(matcher.consume_token(token) for token in [*ids, tokenizer.eos_token_id])
+    assert matcher.is_stopped() and not matcher.is_error()
+    matcher.reset()
+    assert not matcher.consume_token(ids[-3])
+
+
+def test_corpus_answers_are_json_and_copied_from_the_passage(corpus):
+    for pieces in tasks(corpus, 200):
+        prompt = "".join(text for text, answer in pieces if not answer)
+        for text in (text for text, answer in pieces if answer):
+            answer = json.loads(text.removesuffix("</s>"))
+            values = [
+                v
+                for rows in answer.values()
+                for row in rows
+                for v in (row.values() if isinstance(row, dict) else [row])
+            ]
+            assert all(isinstance(value, bool) or value in prompt for value in values)
+            keys = {*answer, *(key for rows in answer.values() for row in rows if isinstance(row, dict) for key in row)}
+            assert not keys & HAWKS_KEYS
+
+
+def test_corpus_asks_people_places_absence_and_truth(corpus):
+    answers = "".join(text for pieces in tasks(corpus, 200) for text, answer in pieces if answer)
+    for shape in (": []", ': ""', ": true", ": false", '"}, {"', '", "'):
+        assert shape in answers
+
+
+def test_corpus_keeps_forbidden_names_out(corpus):
+    common = "優勝"
+    assert any(common in text for pieces in tasks(corpus, 100) for text, _ in pieces)
+    free = Writer(corpus, random.Random(1), [common])
+    assert not any(common in free.passage(domain, 200).text for domain in corpus["domains"].values() for _ in range(20))
+
+
+def test_forbidden_names_are_those_of_the_gold(tmp_path: Path):
+    header = "quality_test_id,person_name,person_age_at_published,person_address,person_belongs_company,"
+    header += "person_position_name,person_violated_law,occured_locations,police_departments\n"
+    gold = tmp_path / "gold.csv"
+    gold.write_text(header + "A1,山一太|川二子,40|50,北市,東社,社長,窃盗,南町|西町,中署\nA2,,,,,,\n", encoding="utf-8")
+    assert forbidden_names(gold) == sorted(["山一太", "川二子", "北市", "東社", "南町", "西町", "中署"])
+    assert forbidden_names(tmp_path / "none.csv") == []
+
+
+def test_recipe_and_corpus_name_no_test_name():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "recipes/base").iterdir())
+    assert [name for name in forbidden_names(GOLD) if name in text] == []
+
+
+def test_drill_marks_what_can_be_known():
+    ids, known = drill(random.Random(0), range(4, 2000), 400, [5, 20])
+    assert len(ids) == len(known) == 400 and sum(known) > 50
+    for place in (place for place, is_known in enumerate(known) if is_known):
+        pair = ids[place - 2 : place + 1]
+        assert any(ids[start : start + 3] == pair for start in range(place - 2))
+
+
+def test_first_weights_copy(recipe, corpus):
+    tokenizer = build_tokenizer(corpus["characters"], 4096)
+    model = build_model(recipe["architecture"], len(tokenizer), 0)
+    fresh = torch.randint(4, len(tokenizer), (4, 40))
+    ids = torch.cat([fresh, fresh], 1)
+    with torch.no_grad():
+        guessed = model(input_ids=ids).logits.argmax(-1)
+    assert (guessed[:, 43:-1] == ids[:, 44:]).float().mean() > 0.95
+
+
+def test_same_seed_same_batches(recipe, corpus):
+    from make_base import Tasks
+
+    tokenizer = build_tokenizer(corpus["characters"], 4096)
+    short = recipe | {"stages": [{**recipe["stages"][-1], "steps": 2}]}
+    first, second = (list(islice(Tasks(short, corpus, tokenizer).batches(), 2)) for _ in range(2))
+    assert first == second
+    assert all(len(rows) * max(len(ids) for ids, _ in rows) <= recipe["training"]["batch_tokens"] for rows in first)
+
+
+def test_product_is_small_and_loads(tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    assert sum(path.stat().st_size for path in BASE.iterdir()) < 12e6
+    assert {path.suffix for path in BASE.iterdir()} <= {".json", ".safetensors", ".md"}
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    assert model.config.model_type == "mistral" and model.config.sliding_window is None
+    assert model.dtype == torch.bfloat16 and model.config.vocab_size == len(tokenizer)
+
+
+def test_product_answers_a_held_out_question(tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    order = "あなたは地域の話題を整理する編集補助です。"
+    order += '"winners"は賞を受けた人。"full_name"は姓と名。"years"は年齢の数字。\n'
+    order += '形：{"winners": [{"full_name": "...", "years": "..."}]}\n'
+    passage = "本文：書道展が7日、花森公民館で開かれた。最優秀賞は北沢市の会社員、山野葉子さん(45)だった。\n"
+    ids = tokenizer("<s>" + order + passage, return_tensors="pt", add_special_tokens=False)
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    output = model.generate(**ids, max_new_tokens=80, do_sample=False, pad_token_id=3)[0, ids["input_ids"].shape[1] :]
+    text = tokenizer.decode(output, skip_special_tokens=True)
+    assert json.loads(text) == {"winners": [{"full_name": "山野葉子", "years": "45"}]}
+
+
+@pytest.mark.slow
+def test_stopped_training_goes_on(recipe, corpus, tmp_path, monkeypatch):
+    import make_base
+
+    torch.set_num_threads(1)
+    stage = {**recipe["stages"][-1], "steps": 4, "passage": [50, 80]}
+    short = recipe | {"stages": [stage], "held_out": recipe["held_out"] | {"readings": 2, "copies": 1}}
+    short["training"] = recipe["training"] | {"batch_tokens": 2048, "save_steps": 2}
+    tokenizer = build_tokenizer(corpus["characters"], 4096)
+
+    def run(folder: str, stop_after: int | None) -> dict:
+        monkeypatch.setattr(make_base, "CHECKPOINT", tmp_path / folder / "checkpoint.safetensors")
+        tasks_ = make_base.Tasks(short, corpus, tokenizer)
+        model = build_model(short["architecture"], len(tokenizer), 0)
+        if stop_after:
+            batches = list(tasks_.batches())
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(tasks_, "batches", lambda: stopping(batches, stop_after))
+                make_base.train(model, tasks_, "key")
+            model = build_model(short["architecture"], len(tokenizer), 0)
+        make_base.train(model, tasks_, "key")
+        return model.state_dict()
+
+    def stopping(batches, count):
+        yield from batches[:count]
+        raise KeyboardInterrupt
+
+    whole, resumed = run("whole", None), run("resumed", 3)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

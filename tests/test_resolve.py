@@ -1,0 +1,138 @@
+"""Production YAML + overlay = what Axolotl gets."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recipekit import ROOT
+from recipekit.errors import UserError
+from recipekit.resolve import RUN_PLUGIN, resolve, write_resolved
+from recipekit.task import load_task
+
+DATA = {"path": "data/train/neg_segments.jsonl", "type": "input_output", "ds_type": "json"}
+
+
+def write(root: Path, name: str, **values) -> None:
+    (root / "recipes" / name).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+@pytest.fixture
+def root(mini: Path) -> Path:
+    base = {"base_model": "big", "datasets": [DATA], "bf16": True, "plugins": ["liger"], "deepspeed": "zero2.json"}
+    write(mini, "mini/phase1.yml", **base, output_dir="outputs/mini/phase1")
+    write(mini, "mini/phase2.yml", **base, output_dir="./outputs/mini/phase2", lora_model_dir="outputs/mini/phase1/")
+    write(mini, "cpu.yml", base_model="data/samples/base", bf16=False, deepspeed=None, plugins=None, unseen=None)
+    write(mini, "mini/cpu.yml", phase1={"max_steps": 5}, phase2={"max_steps": 7, "bf16": "auto"})
+    (mini / "data" / "train").mkdir(parents=True)
+    (mini / "data" / "train" / "neg_segments.jsonl").write_text("one\n")
+    return mini
+
+
+def problems(root: Path, phase: str = "phase2", profile: str = "cpu") -> list[str]:
+    with pytest.raises(UserError) as caught:
+        resolve(load_task("mini", root), phase, profile)
+    return caught.value.problems
+
+
+def test_the_task_overlay_beats_the_cpu_overlay_beats_the_phase(root: Path) -> None:
+    config = resolve(load_task("mini", root), "phase2", "cpu")
+    assert (config["base_model"], config["max_steps"], config["bf16"]) == ("data/samples/base", 7, "auto")
+    assert config["lora_model_dir"] == "outputs/mini/phase1/"
+    assert resolve(load_task("mini", root), "phase1", "cpu")["bf16"] is False
+
+
+def test_null_removes_a_key(root: Path) -> None:
+    config = resolve(load_task("mini", root), "phase1", "cpu")
+    assert "deepspeed" not in config
+    assert "unseen" not in config
+    assert config["plugins"] == [RUN_PLUGIN]
+
+
+def test_the_gpu_profile_takes_no_overlay(root: Path) -> None:
+    config = resolve(load_task("mini", root), "phase1", "gpu")
+    assert (config["base_model"], config["deepspeed"]) == ("big", "zero2.json")
+    assert config["plugins"] == ["liger", RUN_PLUGIN]
+
+
+def test_rows_are_prepared_anew_when_a_data_file_changes(root: Path) -> None:
+    task = load_task("mini", root)
+    before = resolve(task, "phase1", "cpu")["dataset_prepared_path"]
+    assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] == before
+    (root / "data" / "train" / "neg_segments.jsonl").write_text("two\n")
+    assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] != before
+
+
+def test_rows_are_prepared_anew_when_the_tokenizer_changes(root: Path) -> None:
+    task, base = load_task("mini", root), root / "data" / "samples" / "base"
+    base.mkdir()
+    paths = set()
+    for text in ("{}", "{ }"):
+        (base / "tokenizer.json").write_text(text)
+        paths.add(resolve(task, "phase1", "cpu")["dataset_prepared_path"])
+    assert len(paths) == 2
+
+
+def test_an_overlay_for_an_unknown_phase_is_refused(root: Path) -> None:
+    write(root, "mini/cpu.yml", phase1={}, phase3={"max_steps": 1}, phase2=5)
+    found = problems(root)
+    assert "cpu.yml:2: phase3: no such phase; the phases of mini are phase1, phase2" in found[0]
+    assert "cpu.yml:4: phase2: expected keys and values" in found[1]
+
+
+def test_an_unchained_phase_is_refused(root: Path) -> None:
+    write(root, "mini/phase2.yml", base_model="big", output_dir="outputs/mini/phase2")
+    assert "lora_model_dir: missing, so phase2 would start afresh and lose phase1" in problems(root)[0]
+
+
+def test_a_phase_on_a_merged_model_is_chained(root: Path) -> None:
+    write(root, "mini/phase2.yml", base_model="outputs/mini/phase1/merged", output_dir="outputs/mini/phase2")
+    assert resolve(load_task("mini", root), "phase2", "gpu")["base_model"] == "outputs/mini/phase1/merged"
+
+
+def test_a_phase_chained_to_itself_or_writing_elsewhere_is_refused(root: Path) -> None:
+    write(root, "mini/phase2.yml", base_model="big", output_dir="out", lora_model_dir="outputs/mini/phase2")
+    found = problems(root)
+    assert "phase2.yml:2: output_dir: found 'out', expected 'outputs/mini/phase2'" in found[0]
+    assert "phase2.yml:3: lora_model_dir: found 'outputs/mini/phase2', expected an earlier phase's" in found[1]
+
+
+def test_the_first_phase_starts_from_no_adapter(root: Path) -> None:
+    write(root, "mini/phase1.yml", base_model="b", output_dir="outputs/mini/phase1", lora_model_dir="outputs/mini/x")
+    assert "expected none: no phase comes before" in problems(root, "phase1")[0]
+
+
+def test_unknown_phases_and_profiles_are_refused(root: Path) -> None:
+    assert "no phase 'phase9' in task mini; the phases are phase1, phase2" in problems(root, "phase9")[0]
+    assert "--profile tpu: expected one of cpu, gpu" in problems(root, profile="tpu")[0]
+
+
+def test_the_resolved_file_lies_in_the_log_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_DIR", "logs/now")
+    config = resolve(load_task("mini", root), "phase1", "cpu")
+    path = write_resolved(config, "phase1", root)
+    assert path == root / "logs" / "now" / "phase1.yml"
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == config
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_shipped_phases_resolve_alike(tmp_path: Path, profile: str) -> None:
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    task = load_task("hawks", tmp_path)
+    first, second = (resolve(task, phase, profile) for phase in task.phases)
+    same = (
+        "base_model",
+        "adapter",
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "sequence_len",
+        "seed",
+    )
+    assert {key: first[key] for key in same} == {key: second[key] for key in same}
+    for config in (first, second):
+        assert config["save_steps"] % config["eval_steps"] == 0 or config["eval_steps"] % config["save_steps"] == 0
+        assert config["max_steps"] % config["save_steps"] == config["max_steps"] % config["eval_steps"] == 0
+        assert ("deepspeed" in config) == (profile == "gpu")

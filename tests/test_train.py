@@ -1,0 +1,260 @@
+"""Training is believed only where every check holds."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from tiny import TEXT, tiny_base
+
+from recipekit import ROOT
+from recipekit.adapters import adapter_digest, tensors_digest
+from recipekit.errors import UserError
+from recipekit.process import hold, last_error
+from recipekit.runs import read_record
+from recipekit.task import Task, load_task
+from train import check_result, is_whole, prepare_output, step_inputs
+
+STEPS, SAVED_EVERY = 40, 10
+CONFIG = {"output_dir": "outputs/mini/phase2", "lora_model_dir": "outputs/mini/phase1", "max_steps": 4, "datasets": []}
+FACTS = {"planned_steps": 4, "reached_steps": 4, "evaluations": 2, "finite": True, "loss": 1.0, "eval_loss": 1.0}
+DRIVER = """
+import sys
+from pathlib import Path
+from recipekit.console import main
+from recipekit.task import load_task
+from train import train_phase
+root, phase = sys.argv[1:]
+sys.argv[1:] = []
+main(lambda: train_phase(load_task("hawks", Path(root)), phase, "cpu"))
+"""
+
+
+def adapter(root: Path, phase: str, value: float, **facts) -> str:
+    """Save a one-tensor adapter; returns its digest."""
+    folder = root / "outputs" / "mini" / phase
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"layer.lora_B.weight": np.full((2, 3), value, np.float32)}, folder / "adapter_model.safetensors")
+    return adapter_digest(folder / "adapter_model.safetensors")
+
+
+def finished(root: Path, **changed) -> Task:
+    """Leave what a good run of phase 2 leaves, with some facts changed."""
+    facts = FACTS | {"start_digest": adapter(root, "phase1", 1), "end_digest": adapter(root, "phase2", 2)} | changed
+    (root / "outputs" / "mini" / "phase2" / "run_facts.json").write_text(json.dumps(facts))
+    return load_task("mini", root)
+
+
+def test_a_good_run_is_believed(mini: Path) -> None:
+    assert check_result(finished(mini), "phase2", CONFIG, mini / "log")["reached_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"reached_steps": 3}, "reached step 3, expected 4"),
+        ({"reached_steps": 3, "planned_steps": 3}, "reached step 3, expected 4"),
+        ({"finite": False}, "a loss was NaN"),
+        ({"evaluations": 0}, "no evaluation took place"),
+        ({"start_digest": "0"}, "did not start from .*outputs/mini/phase1/adapter_model.safetensors"),
+        ({"end_digest": "0"}, "the saved adapter is not what training ended with"),
+    ],
+)
+def test_a_run_that_fell_short_is_not_believed(mini: Path, changed: dict, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        check_result(finished(mini, **changed), "phase2", CONFIG, mini / "log")
+
+
+def test_an_adapter_that_did_not_change_is_not_believed(mini: Path) -> None:
+    task = finished(mini, start_digest=adapter(mini, "phase2", 2))
+    with pytest.raises(UserError, match="the adapter did not change"):
+        check_result(task, "phase2", CONFIG, mini / "log")
+
+
+def test_an_exit_code_of_0_without_an_end_is_not_believed(mini: Path) -> None:
+    task = finished(mini)
+    (mini / "outputs" / "mini" / "phase2" / "run_facts.json").unlink()
+    with pytest.raises(UserError, match="stopped before its end, though its exit code is 0"):
+        check_result(task, "phase2", CONFIG, mini / "log")
+
+
+def test_a_phase_waits_for_the_one_before(mini: Path) -> None:
+    adapter(mini, "phase1", 1)  # an adapter lies there, but no record says that it is finished
+    with pytest.raises(UserError, match="phase1 is not finished"):
+        step_inputs(load_task("mini", mini), CONFIG | {"base_model": "owner/model"}, 1)
+
+
+def test_missing_data_and_a_missing_base_are_named_together(mini: Path) -> None:
+    config = {"base_model": "data/samples/base", "datasets": [{"path": "data/train/no.jsonl"}]}
+    with pytest.raises(UserError) as caught:
+        step_inputs(load_task("mini", mini), config, 1)
+    assert "data/train/no.jsonl: no such file; make it with" in caught.value.problems[0]
+    assert "base_model data/samples/base: no config.json in that folder" in caught.value.problems[1]
+
+
+def test_digests_do_not_depend_on_precision(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    weights = {"b": torch.randn(3, 2, dtype=torch.bfloat16), "a": torch.randn(4, dtype=torch.float16)}
+    save_torch(weights, tmp_path / "low.safetensors")
+    save_torch({name: weight.float() for name, weight in weights.items()}, tmp_path / "high.safetensors")
+    expected = tensors_digest({name: weight.float().numpy() for name, weight in weights.items()})
+    assert {adapter_digest(tmp_path / f"{name}.safetensors") for name in ("low", "high")} == {expected}
+
+
+def test_leftovers_of_other_inputs_are_removed_and_of_the_same_kept(mini: Path) -> None:
+    task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "outputs/mini/prepared/phase2-new"}
+    output = mini / "outputs" / "mini" / "phase2"
+    for name in ("phase2-old", "phase2-new", "phase1-old"):
+        (mini / "outputs" / "mini" / "prepared" / name).mkdir(parents=True)
+    prepare_output(task, "phase2", config, "one")
+    (output / "kept").touch()
+    prepare_output(task, "phase2", config, "one")
+    assert (output / "kept").exists()
+    prepare_output(task, "phase2", config, "two")
+    assert not (output / "kept").exists()
+    assert sorted(path.name for path in (mini / "outputs" / "mini" / "prepared").iterdir()) == [
+        "phase1-old",
+        "phase2-new",
+    ]
+
+
+def test_a_torn_checkpoint_is_removed(mini: Path) -> None:
+    task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "p"}
+    output = mini / "outputs" / "mini" / "phase2"
+    prepare_output(task, "phase2", config, "one")
+    for step, size in ((10, 4), (20, 3), (30, None)):
+        checkpoint = output / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])
+        if size:
+            (checkpoint / "complete.json").write_text('{"optimizer.pt": 4}')
+    assert is_whole(output / "checkpoint-10")
+    prepare_output(task, "phase2", config, "one")
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-10"]
+
+
+def test_the_telling_line_of_a_log_comes_with_a_remedy(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("OSError: of an earlier run\n", encoding="utf-8")
+    start = log.stat().st_size
+    trace = (
+        "Traceback (most recent call last):\n  File\n[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n"
+    )
+    log.write_text(log.read_text() + trace + "\r 10%|#   | 1/10\n", encoding="utf-8")
+    assert last_error(log, start).startswith(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB; halve micro_batch"
+    )
+
+
+def test_a_second_training_of_a_phase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipekit.process.PATIENCE", 0)
+    refused = pytest.raises(UserError, match="phase1 is running in another process")
+    with hold(tmp_path / "lock", "phase1"), refused, hold(tmp_path / "lock", "phase1"):
+        pass
+    with hold(tmp_path / "lock", "phase1"):
+        pass
+
+
+def make_root(root: Path, **phase: object) -> Path:
+    """The shipped recipe and overlay on a random base, few steps and small rows."""
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    values = {
+        "max_steps": STEPS,
+        "save_steps": SAVED_EVERY,
+        "eval_steps": STEPS,
+        "micro_batch_size": 2,
+        "warmup_steps": 2,
+    }
+    overlay = {name: values | {"learning_rate": 1e-2} | phase for name in ("phase1", "phase2")}
+    (root / "recipes" / "hawks" / "cpu.yml").write_text(yaml.safe_dump(overlay))
+    tiny_base(root / "data" / "samples" / "base")
+    (root / "data" / "train").mkdir(parents=True)
+    rng = random.Random(0)
+    for name in ("person_dummy", "hawks_phase2", "hawks_val"):
+        texts = ["".join(rng.choices(TEXT[:60], k=rng.randint(10, 30))) for _ in range(24)]
+        rows = [[{"label": False, "text": f"<s>{text}"}, {"label": True, "text": f"{text[:5]}</s>"}] for text in texts]
+        path = root / "data" / "train" / f"{name}_segments.jsonl"
+        path.write_text("".join(json.dumps({"segments": row}) + "\n" for row in rows), encoding="utf-8")
+    return root
+
+
+def start(root: Path, phase: str) -> subprocess.Popen:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "LOG_DIR": str(root / "logs")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(root), phase], env=env, text=True, **pipes)
+
+
+def run(root: Path, phase: str, code: int = 0) -> str:
+    process = start(root, phase)
+    output = process.communicate(timeout=900)[0]
+    assert process.returncode == code, output + (root / "logs" / f"{phase}.log").read_text()[-4000:]
+    return output
+
+
+def when_step(root: Path, phase: str, step: int) -> None:
+    report = root / "outputs" / "hawks" / phase / "progress.jsonl"
+    deadline = time.time() + 600
+    while not (
+        report.exists() and any(json.loads(line)["step"] >= step for line in report.read_text().splitlines()[:-1])
+    ):
+        assert time.time() < deadline, "training did not get that far"
+        time.sleep(0.02)
+
+
+def weights(root: Path, phase: str) -> bytes:
+    return (root / "outputs" / "hawks" / phase / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    calm = make_root(tmp_path / "calm")
+    run(calm, "phase1")
+    run(calm, "phase2")
+    facts = {
+        phase: read_record(calm / "outputs" / "hawks" / "state" / f"{phase}.json") for phase in ("phase1", "phase2")
+    }
+    assert facts["phase2"]["start_digest"] == facts["phase1"]["end_digest"] != facts["phase1"]["start_digest"]
+    assert all(fact["reached_steps"] == STEPS and fact["evaluations"] == 2 for fact in facts.values())
+    assert "up to date" in run(calm, "phase2")
+
+    stormy = make_root(tmp_path / "stormy")
+    killed = start(stormy, "phase1")
+    when_step(stormy, "phase1", SAVED_EVERY + 1)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.wait()
+    assert not psutil.wait_procs(children, timeout=15)[1], "a killed train.py left its training running"
+
+    last = max((stormy / "outputs" / "hawks" / "phase1").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    (last / "optimizer.pt").write_bytes((last / "optimizer.pt").read_bytes()[:100])
+    (last.parent / "progress.jsonl").unlink()
+    interrupted = start(stormy, "phase1")
+    when_step(stormy, "phase1", SAVED_EVERY + 5)
+    for child in psutil.Process(interrupted.pid).children():
+        child.send_signal(signal.SIGINT)  # as Ctrl-C: Axolotl saves what it has and exits with 0
+    output = interrupted.communicate(timeout=600)[0]
+    assert interrupted.returncode == 2, output
+    assert "not whole; removing it" in output
+    assert "stopped before its end, though its exit code is 0" in output
+
+    assert "phase1: 40 steps" in run(stormy, "phase1")
+    assert weights(stormy, "phase1") == weights(calm, "phase1")
+
+
+@pytest.mark.slow
+def test_a_learning_rate_of_0_is_not_believed(tmp_path: Path) -> None:
+    root = make_root(tmp_path, learning_rate=0.0, max_steps=4, save_steps=4, eval_steps=4)
+    assert "the adapter did not change" in run(root, "phase1", code=2)
+    assert not (root / "outputs" / "hawks" / "state" / "phase1.json").exists()

@@ -1,0 +1,85 @@
+"""Models, tokenizers and LoRA adapters on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recipekit.errors import UserError
+from recipekit.runs import relative
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def check_model(folder: Path, remedy: str) -> None:
+    """Refuse a folder that holds no model.
+
+    Raises:
+        UserError: There is no such folder, or it has no config.json; `remedy` says what to do.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{relative(folder)}: no such folder; expected a model; {remedy}")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{relative(folder)}: no config.json in it, so it is no model; {remedy}")
+
+
+def check_adapter(folder: Path, remedy: str) -> dict[str, Any]:
+    """Read an adapter's config, refusing what no finished training leaves behind.
+
+    Raises:
+        UserError: Files are missing or torn, or the weights are not finite, or all lora_B are zero as before training.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError([f"{relative(folder / name)}: no such file; expected an adapter; {remedy}" for name in missing])
+    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        with safe_open(weights_path, framework="pt") as weights:
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118, it is no dict
+    except ValueError as error:
+        raise UserError(f"{relative(config_path)}: torn, {error}; {remedy}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{relative(weights_path)}: torn, {error}; {remedy}") from None
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"{relative(weights_path)}: {broken[0]} is not finite; lower the learning rate; {remedy}")
+    if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name):
+        raise UserError(f"{relative(weights_path)}: every lora_B is zero, as before training; {remedy}")
+    return config
+
+
+def base_of(adapter: Path, config: dict[str, Any], root: Path) -> str:
+    """Name the base model an adapter was trained on: a folder, looked for from `root`, or a name on the Hub.
+
+    Raises:
+        UserError: The adapter names no base.
+    """
+    name = config.get("base_model_name_or_path")
+    if not name:
+        path = relative(adapter / ADAPTER_FILES[0])
+        raise UserError(f"{path}: base_model_name_or_path is empty; train the phase again")
+    return str(root / name) if (root / name).is_dir() else name
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """Load the tokenizer of a model's or adapter's folder, or of a model on the Hub."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(source))
+
+
+def load_model(source: str | Path, dtype: Any) -> Any:
+    """Load a causal language model for inference, onto the GPU where there is one.
+
+    Args:
+        source: Folder, or name on the Hub.
+        dtype: torch dtype of the weights in memory.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "auto" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype, device_map=device, use_safetensors=True)
+    return model.eval()

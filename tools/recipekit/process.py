@@ -1,0 +1,122 @@
+"""The training process: started, followed by a bar, and never left behind."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from recipekit.console import progress, show
+from recipekit.errors import UserError
+
+PARENT = "RECIPEKIT_PARENT"  # environment variable with the process id that training must not outlive
+GRACE = 20  # seconds that a stopped training gets before it is killed
+PATIENCE = 60  # seconds to wait for a training that a killed run left behind; it ends itself (recipekit.run_plugin)
+ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b.*)")
+ERASE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+REMEDIES = {
+    r"out of memory|OutOfMemory": "halve micro_batch_size and double gradient_accumulation_steps, "
+    "or set gradient_checkpointing: true",
+    r"No space left": "free some disk space, then run the same command again",
+    r"ConnectionError|ConnectTimeout|LocalEntryNotFound": "the Hugging Face Hub cannot be reached; check the network",
+    r"401 Client Error|GatedRepo|RepositoryNotFound": "check the model's name, and that the token in .env may read it",
+}
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[IO[str]]:
+    """Hold a lock file; the training process inherits it, so it is free only once both have ended.
+
+    Raises:
+        UserError: Someone else holds it, and keeps it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        for second in range(PATIENCE + 1):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if second == 0:
+                    show(f"{what} is still running elsewhere; waiting for it to end")
+                time.sleep(1)
+        else:
+            raise UserError(f"{what} is running in another process, which holds {path}; wait for it or stop it")
+        yield lock
+
+
+def run(
+    command: list[str], cwd: Path, env: dict[str, str], lock: IO[str], report: Path, title: str, total: int | None
+) -> int:
+    """Run a training command under a bar and return its exit code.
+
+    Its output goes where this process's goes. It has its own process group, which ends with this process: by signal on
+    Ctrl-C and SIGTERM, and by recipekit.run_plugin when this process is killed.
+    """
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    child = subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()]
+    )
+    try:
+        _follow(child, report, title, total)
+    finally:
+        _stop(child)
+        signal.signal(signal.SIGTERM, previous)
+    return child.returncode
+
+
+def _follow(child: subprocess.Popen[bytes], report: Path, title: str, total: int | None) -> None:
+    shown, position = 0, 0
+    with progress(title, total) as advance:
+        advance(0, note="loading")
+        while child.poll() is None:
+            time.sleep(0.3)
+            lines, position = _new_lines(report, position)
+            for line in lines:
+                advance(line["step"] - shown, total=line["max_steps"])
+                shown = line["step"]
+                for key in ("loss", "eval_loss"):
+                    if key in line:
+                        advance(0, note=f"{key} {line[key]:.3f}")
+
+
+def _new_lines(path: Path, position: int) -> tuple[list[dict[str, Any]], int]:
+    with suppress(FileNotFoundError), path.open("rb") as stream:
+        stream.seek(position)
+        text = stream.read()
+        text = text[: text.rfind(b"\n") + 1]
+        return [json.loads(line) for line in text.splitlines()], position + len(text)
+    return [], position
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+            return
+
+
+def last_error(log: Path, start: int) -> str:
+    """Return the line that best tells why a process failed, with a remedy where one is known.
+
+    Args:
+        log: What the process wrote.
+        start: The size of the log when the process started.
+    """
+    with log.open("rb") as stream:
+        stream.seek(start)
+        text = ERASE.sub("", stream.read().decode(errors="replace"))
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    found = [match[1] for line in lines if (match := ERROR_LINE.match(line)) and "ChildFailedError" not in line]
+    line = found[-1] if found else (lines[-1] if lines else "it wrote nothing")
+    remedy = next((remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text)), None)
+    return line[:400] + (f"; {remedy}" if remedy else "")

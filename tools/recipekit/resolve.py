@@ -1,0 +1,124 @@
+"""From a phase's production YAML and the CPU overlays to the one file that Axolotl gets."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipekit import yamlfile
+from recipekit.errors import UserError
+from recipekit.runs import digest, relative, write_text
+from recipekit.task import Task
+
+RUN_PLUGIN = "recipekit.run_plugin.RunPlugin"
+PROFILES = ("cpu", "gpu")
+
+
+def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
+    """Lay recipes/cpu.yml and recipes/<task>/cpu.yml over a phase's YAML (profile cpu) and add what a run needs.
+
+    A key of an overlay replaces the phase's, whole; null removes it. Paths stay relative to task.root, which training
+    runs in.
+
+    Args:
+        task: The task.
+        phase: One of task.phases.
+        profile: "cpu" or "gpu".
+
+    Raises:
+        UserError: Unknown phase or profile, an unreadable YAML, an overlay for a phase that does not exist, a phase
+            that writes elsewhere than outputs/<task>/<phase>, or does not go on from an earlier phase.
+    """
+    if profile not in PROFILES:
+        raise UserError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
+    if phase not in task.phases:
+        raise UserError(
+            f"no phase '{phase}' in task {task.name}; the phases are {', '.join(task.phases)} "
+            f"({relative(task.dir / 'task.yml')}: phases)"
+        )
+    problems: list[str] = []
+    config = _layers(task, phase, profile, problems)
+    _check_chain(task, phase, config, problems)
+    if problems:
+        raise UserError(problems)
+    config["plugins"] = [*config.get("plugins", []), RUN_PLUGIN]
+    config["dataset_prepared_path"] = f"outputs/{task.name}/prepared/{phase}-{_data_digest(task, config)}"
+    return config
+
+
+def write_resolved(config: dict[str, Any], phase: str, root: Path) -> Path:
+    """Write what Axolotl gets, and what is kept as the record of the run, to $LOG_DIR/<phase>.yml; returns the path."""
+    folder = root / os.environ.setdefault("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}")
+    path = folder / f"{phase}.yml"
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+    write_text(path, f"# Made from the recipe and its overlays; edits here are lost.\n{text}")
+    return path
+
+
+def data_files(task: Task, config: dict[str, Any]) -> list[Path]:
+    """Name the local files a config trains and evaluates on."""
+    entries = [*config.get("datasets", []), *config.get("test_datasets", [])]
+    return [task.root / entry["path"] for entry in entries if Path(entry["path"]).suffix]
+
+
+def base_model_key(task: Task, config: dict[str, Any]) -> Any:
+    """Tell a base model from others: its folder where it is local, else its name and revision."""
+    folder = task.root / config["base_model"]
+    return folder if folder.is_dir() else [config["base_model"], config.get("revision_of_model")]
+
+
+def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[str, Any]:
+    config, _ = yamlfile.load(task.dir / f"{phase}.yml")
+    if profile == "gpu":
+        return config
+    overlay, _ = yamlfile.load(task.root / "recipes" / "cpu.yml")
+    config |= overlay
+    path = task.dir / "cpu.yml"
+    if path.exists():
+        by_phase, lines = yamlfile.load(path)
+        for name, values in by_phase.items():
+            place = f"{relative(path)}:{lines[name,]}: {name}"
+            if name not in task.phases:
+                problems.append(f"{place}: no such phase; the phases of {task.name} are {', '.join(task.phases)}")
+            elif not isinstance(values, dict):
+                problems.append(f"{place}: expected keys and values for this phase, found {values!r}")
+        values = by_phase.get(phase)
+        config |= values if isinstance(values, dict) else {}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _check_chain(task: Task, phase: str, config: dict[str, Any], problems: list[str]) -> None:
+    path = task.dir / f"{phase}.yml"
+    lines = yamlfile.load(path)[1]
+
+    def at(key: str) -> str:
+        return f"{relative(path)}:{lines.get((key,), 1)}: {key}"
+
+    expected, found = f"outputs/{task.name}/{phase}", config.get("output_dir")
+    if not _same(found, expected):
+        problems.append(f"{at('output_dir')}: found {found!r}, expected '{expected}'; later steps look there")
+    earlier = [f"outputs/{task.name}/{name}" for name in task.phases[: task.phases.index(phase)]]
+    adapter, base = config.get("lora_model_dir"), str(config.get("base_model"))
+    if adapter is not None and not any(_same(adapter, folder) for folder in earlier):
+        remedy = f"an earlier phase's output_dir: {', '.join(earlier)}" if earlier else "none: no phase comes before"
+        problems.append(f"{at('lora_model_dir')}: found '{adapter}', expected {remedy}")
+    elif adapter is None and earlier and not any(Path(base).is_relative_to(folder) for folder in earlier):
+        problems.append(
+            f"{at('lora_model_dir')}: missing, so {phase} would start afresh and lose {task.phases[len(earlier) - 1]}; "
+            f"add lora_model_dir: {earlier[-1]}"
+        )
+
+
+def _same(found: Any, expected: str) -> bool:
+    return isinstance(found, str) and Path(found) == Path(expected)
+
+
+def _data_digest(task: Task, config: dict[str, Any]) -> str:
+    # Axolotl's own name for the prepared rows leaves out what the files hold: an edited file would train its old rows.
+    files = data_files(task, config)
+    base = base_model_key(task, config)
+    if isinstance(base, Path):
+        files.append(base / "tokenizer.json")
+    return digest([config, base, [digest(path) if path.exists() else None for path in files]])[:16]

@@ -1,0 +1,144 @@
+"""An Axolotl plugin that tells tools/train.py what really happened in a training process."""
+
+import json
+import math
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from axolotl.integrations.base import BasePlugin
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from recipekit.adapters import tensors_digest
+from recipekit.process import PARENT
+from recipekit.runs import write_text
+
+
+class RunPlugin(BasePlugin):
+    """Digests the trained weights before and after, reports progress, and writes run_facts.json at the very end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start_digest: str | None = None
+        self.reporter = RunReporter()
+
+    def register(self, cfg: dict) -> None:
+        """End this process when tools/train.py is gone, so that a killed run leaves no second trainer behind."""
+        if PARENT in os.environ:
+            parent = int(os.environ[PARENT])
+            threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """Let NaN losses show: by default the trainer logs their neighbours' mean in their place."""
+        return {"logging_nan_inf_filter": False}
+
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Digest the weights that training starts from, before a checkpoint replaces them."""
+        if self.start_digest is None:  # a reference model is loaded after the trained one
+            self.start_digest = trained_digest(model)
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        """Watch the training loop."""
+        return [self.reporter]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Write run_facts.json: the last hook, after the model was saved, which Ctrl-C (exit code 0) never reaches."""
+        if self.reporter.facts:
+            facts = {"start_digest": self.start_digest, **self.reporter.facts}
+            write_text(Path(cfg.output_dir) / "run_facts.json", json.dumps(facts, indent=2) + "\n")
+
+
+class RunReporter(TrainerCallback):
+    """Writes progress.jsonl as training goes on, and marks the checkpoints that are whole."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the progress file; a resumed run starts at its checkpoint's step."""
+        if state.is_world_process_zero:
+            write_text(Path(str(args.output_dir)) / "progress.jsonl", "")
+            self._report(args, state)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the epoch's order from seed and epoch alone, so that a resumed run goes on in the order it had.
+
+        The samplers for packing and for grouping by length draw from torch's global state, which resuming restores only
+        once the order is drawn.
+        """
+        epoch = int((state.epoch or 0) + 1e-6)
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while sampler is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)  # the packing sampler keeps its batches until then
+            if hasattr(sampler, "generator"):
+                sampler.generator = torch.Generator().manual_seed(args.seed + epoch)
+            sampler = getattr(sampler, "batch_sampler", getattr(sampler, "sampler", None))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Report the step."""
+        self._report(args, state)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Report the losses."""
+        logs = kwargs.get("logs") or {}
+        self._report(args, state, **{key: logs[key] for key in ("loss", "eval_loss") if key in logs})
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note a checkpoint's files and sizes: without a true note it is torn."""
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+            write_text(folder / "complete.json", json.dumps(sizes))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Gather what is true at the end of the loop."""
+        if not state.is_world_process_zero:
+            return
+        evaluations = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.facts = {
+            "end_digest": trained_digest(kwargs["model"]),
+            "planned_steps": state.max_steps,
+            "reached_steps": state.global_step,
+            "evaluations": len(evaluations),
+            "finite": all(map(math.isfinite, losses + evaluations)),
+            "loss": losses[-1] if losses else None,
+            "eval_loss": evaluations[-1] if evaluations else None,
+        }
+
+    def _report(self, args: TrainingArguments, state: TrainerState, **values: float) -> None:
+        if state.is_world_process_zero:
+            line = {"step": state.global_step, "max_steps": state.max_steps, **values}
+            with (Path(str(args.output_dir)) / "progress.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+
+def trained_digest(model: Any) -> str:
+    """Digest the weights that are trained, under the names that they are saved with."""
+    if isinstance(model, PeftModel):
+        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    else:
+        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    return tensors_digest({name: weight.detach().float().cpu().numpy() for name, weight in weights.items()})
+
+
+def _end_with(parent: int) -> None:
+    try:
+        process = psutil.Process(parent)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(1)
+    except psutil.NoSuchProcess:
+        pass
+    os._exit(1)

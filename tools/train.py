@@ -1,0 +1,212 @@
+"""Train one phase of a task with Axolotl, and believe nothing that it says.
+
+    uv run tools/train.py hawks phase1 --profile gpu
+
+The phase's YAML and the CPU overlays are resolved into logs/<time>/<phase>.yml, which Axolotl trains on in a process of
+its own. The phase counts as done when every planned step was reached, the adapter's values differ from where they
+started, the saved file holds what training ended with, a later phase really began with the adapter of the one before
+it, an evaluation took place and no loss was NaN. Stopped anywhere, the same command goes on from the last checkpoint.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recipekit.adapters import adapter_digest
+from recipekit.console import log_to, main, show
+from recipekit.errors import UserError
+from recipekit.process import PARENT, hold, last_error, run
+from recipekit.resolve import base_model_key, data_files, resolve, write_resolved
+from recipekit.runs import Step, digest, read_record, relative, write_text
+from recipekit.task import Task, load_task
+
+PACKAGES = ("axolotl", "torch", "transformers", "peft")
+
+
+def train(
+    task: Annotated[str, typer.Argument(help="A folder under recipes/")],
+    phase: Annotated[str, typer.Argument(help="One of the task's phases")],
+    profile: Annotated[str, typer.Option(help="cpu or gpu")] = "gpu",
+) -> None:
+    """Train one phase of a task; a phase that is done is skipped, an unfinished one goes on."""
+    train_phase(load_task(task), phase, profile)
+
+
+def train_phase(task: Task, phase: str, profile: str) -> None:
+    """Train a phase unless it is done.
+
+    Raises:
+        UserError: The recipe is wrong, data or the phase before is missing, training failed, or its result is not what
+            a full run leaves.
+    """
+    config = resolve(task, phase, profile)
+    output = task.root / config["output_dir"]
+    processes = gpu_count() if profile == "gpu" else 1
+    step = Step(task.outputs, phase, step_inputs(task, config, processes), [output / "adapter_model.safetensors"])
+    if step.done():
+        show(f"{phase}: up to date ({relative(output)})")
+        return
+    os.environ["LOG_DIR"] = str(task.root / os.environ.get("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}"))
+    log_to(phase)
+    with hold(task.outputs / "state" / f"{phase}.lock", f"{task.name} {phase}") as lock:
+        prepare_output(task, phase, config, digest(step.input_digests()))
+        resolved = write_resolved(config, phase, task.root)
+        log = resolved.with_suffix(".log")
+        show(f"{phase}: {config['base_model']}, {relative(resolved)}, log {relative(log)}")
+        written = log.stat().st_size
+        command, env = axolotl_command(resolved, profile, processes), environment(task, config)
+        code = run(command, task.root, env, lock, output / "progress.jsonl", phase, config.get("max_steps"))
+        if code != 0:
+            problem = last_error(log, written)
+            raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
+        facts = check_result(task, phase, config, log)
+    step.record(**facts)
+    show(f"{phase}: {facts['reached_steps']} steps, loss {facts['loss']:.4f}, eval loss {facts['eval_loss']:.4f}")
+
+
+def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str, Any]:
+    """List what the trained adapter depends on.
+
+    Raises:
+        UserError: A data file is missing, or the phase before is not finished.
+    """
+    problems = [
+        f"{relative(path)}: no such file; make it with: uv run tools/regenerate_segments.py {task.name}"
+        for path in data_files(task, config)
+        if not path.exists()
+    ]
+    base = config["base_model"]
+    if base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
+        problems.append(f"base_model {base}: no config.json in that folder; restore it with: git checkout {base}")
+    inputs: dict[str, Any] = {
+        "config": config,
+        "base_model": base_model_key(task, config),
+        "packages": {name: version(name) for name in PACKAGES},
+        "processes": processes,
+        **{relative(path): path for path in data_files(task, config)},
+    }
+    if "deepspeed" in config:
+        inputs["deepspeed"] = task.root / config["deepspeed"]
+    if "lora_model_dir" in config:
+        adapter = task.root / config["lora_model_dir"] / "adapter_model.safetensors"
+        before = Path(config["lora_model_dir"]).name
+        recorded = read_record(task.outputs / "state" / f"{before}.json").get("products", {})
+        inputs["previous adapter"] = adapter
+        if not adapter.exists() or recorded.get(relative(adapter)) != digest(adapter):
+            problems.append(
+                f"{config['lora_model_dir']}: {before} is not finished, or its adapter was changed since; "
+                f"run: uv run tools/train.py {task.name} {before}"
+            )
+    if problems:
+        raise UserError(problems)
+    return inputs
+
+
+def gpu_count() -> int:
+    """Count the GPUs that training will use.
+
+    Raises:
+        UserError: There is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--profile gpu: torch finds no GPU; use --profile cpu, or check the driver with nvidia-smi")
+    return torch.cuda.device_count()
+
+
+def prepare_output(task: Task, phase: str, config: dict[str, Any], inputs: str) -> None:
+    """Make the output folder fit to go on from: nothing made from other inputs, and only whole checkpoints."""
+    output = task.root / config["output_dir"]
+    started = output / "started.json"
+    if output.exists() and read_record(started).get("inputs") != inputs:
+        show(f"{relative(output)}: made from other settings, data or versions; removing it and starting afresh")
+        shutil.rmtree(output)
+    write_text(started, json.dumps({"inputs": inputs}) + "\n")
+    for name in ("run_facts.json", "progress.jsonl"):
+        (output / name).unlink(missing_ok=True)
+    whole = [0]
+    for checkpoint in output.glob("checkpoint-*"):
+        if is_whole(checkpoint):
+            whole.append(int(checkpoint.name.rpartition("-")[2]))
+        else:
+            show(f"{relative(checkpoint)}: not whole; removing it")
+            shutil.rmtree(checkpoint)
+    if max(whole):
+        show(f"{phase}: going on from step {max(whole)}")
+    for prepared in (task.outputs / "prepared").glob(f"{phase}-*"):
+        if prepared != task.root / config["dataset_prepared_path"]:
+            shutil.rmtree(prepared)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint holds every file at the size that it was saved with."""
+    sizes = read_record(checkpoint / "complete.json")
+    files = {checkpoint / name: size for name, size in sizes.items()}
+    return bool(files) and all(path.is_file() and path.stat().st_size == size for path, size in files.items())
+
+
+def axolotl_command(resolved: Path, profile: str, processes: int) -> list[str]:
+    """Build the training command: one process on CPUs, as each import of Axolotl costs 15-20 s; accelerate on GPUs."""
+    launcher = ["python"] if profile == "cpu" else ["accelerate", "--", "--num_processes", str(processes)]
+    # Not `-m axolotl.cli.main`: datasets saves rows in a spawned process, which would import the main module once more.
+    start = "from axolotl.cli.main import cli; cli(prog_name='axolotl')"
+    return [sys.executable, "-c", start, "train", str(resolved), "--launcher", *launcher]
+
+
+def environment(task: Task, config: dict[str, Any]) -> dict[str, str]:
+    """Build the training process's environment."""
+    env = os.environ | {
+        "AXOLOTL_DO_NOT_TRACK": "1",  # telemetry stalls the start by ten seconds
+        PARENT: str(os.getpid()),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # Axolotl looks for `accelerate` there
+    }
+    if (task.root / config["base_model"]).is_dir():
+        env["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and libraries that ask anyway wait for an answer
+    return env
+
+
+def check_result(task: Task, phase: str, config: dict[str, Any], log: Path) -> dict[str, Any]:
+    """Hold what training left against what a full run leaves; returns the run's facts.
+
+    Raises:
+        UserError: Training stopped early, changed nothing, did not evaluate, met NaN, saved something else than
+            it trained, or did not start from the phase before.
+    """
+    output = task.root / config["output_dir"]
+    facts = read_record(output / "run_facts.json")
+    if not facts:
+        problem = "training stopped before its end, though its exit code is 0; run the same command again to go on"
+        raise UserError(f"{phase}: {problem}; log: {relative(log)}")
+    problems = []
+    planned = config.get("max_steps", facts["planned_steps"])
+    if facts["reached_steps"] != planned:
+        problems.append(
+            f"reached step {facts['reached_steps']}, expected {planned}; run the same command again to go on"
+        )
+    if not facts["finite"]:
+        problems.append("a loss was NaN or infinite; lower learning_rate, or look for rows without a trained token")
+    if not facts["evaluations"]:
+        problems.append("no evaluation took place; set eval_steps to at most max_steps, and test_datasets")
+    if facts["start_digest"] == facts["end_digest"]:
+        problems.append("the adapter did not change; look at learning_rate, warmup_steps and the labels of the data")
+    if adapter_digest(output / "adapter_model.safetensors") != facts["end_digest"]:
+        problems.append("the saved adapter is not what training ended with; remove the folder and train again")
+    if "lora_model_dir" in config:
+        before = task.root / config["lora_model_dir"] / "adapter_model.safetensors"
+        if adapter_digest(before) != facts["start_digest"]:
+            problems.append(f"training did not start from {relative(before)}; check lora_model_dir and adapter")
+    if problems:
+        raise UserError([f"{phase}: {problem}; log: {relative(log)}" for problem in problems])
+    return facts
+
+
+if __name__ == "__main__":
+    main(train)
