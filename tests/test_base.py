@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import make_base
 from recipekit import ROOT, yamlfile
 from recipekit.base_corpus import Writer, drill, forbidden_names
 from recipekit.base_model import build_model, build_tokenizer
@@ -45,8 +46,8 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(BASE)
 
 
-def tasks(corpus, count, forbidden=()):
-    writer = Writer(corpus, random.Random(1), forbidden)
+def tasks(corpus, count):
+    writer = Writer(corpus, random.Random(1))
     return [writer.reading((80, 220), 8, 2) for _ in range(count)]
 
 
@@ -115,11 +116,16 @@ def test_corpus_asks_people_places_absence_and_truth(corpus):
         assert shape in answers
 
 
-def test_corpus_keeps_forbidden_names_out(corpus):
-    common = "優勝"
-    assert any(common in text for pieces in tasks(corpus, 100) for text, _ in pieces)
-    free = Writer(corpus, random.Random(1), [common])
-    assert not any(common in free.passage(domain, 200).text for domain in corpus["domains"].values() for _ in range(20))
+def test_corpus_keeps_forbidden_names_out(recipe, corpus):
+    tasks_ = make_base.Tasks(recipe, corpus, build_tokenizer(corpus["characters"], 4096))
+    writer, stage = Writer(corpus, random.Random(1)), recipe["stages"][-1] | {"drills": 0}
+
+    def texts():
+        return [tasks_.tokenizer.decode(tasks_.row(stage, writer)[0]) for _ in range(60)]
+
+    assert any("市" in text for text in texts())
+    tasks_.forbidden = ["市"]
+    assert not any("市" in text for text in texts())
 
 
 def test_forbidden_names_are_those_of_the_gold(tmp_path: Path):
@@ -155,13 +161,11 @@ def test_first_weights_copy(recipe, corpus):
 
 
 def test_same_seed_same_batches(recipe, corpus):
-    from make_base import Tasks
-
     tokenizer = build_tokenizer(corpus["characters"], 4096)
     short = recipe | {"stages": [{**recipe["stages"][-1], "steps": 2}]}
-    first, second = (list(islice(Tasks(short, corpus, tokenizer).batches(), 2)) for _ in range(2))
+    first, second = (list(islice(make_base.Tasks(short, corpus, tokenizer).batches(), 2)) for _ in range(2))
     assert first == second
-    assert all(len(rows) * max(len(ids) for ids, _ in rows) <= recipe["training"]["batch_tokens"] for rows in first)
+    assert all(len(rows) * max(len(ids) for ids, _ in rows) <= short["stages"][0]["batch_tokens"] for rows in first)
 
 
 def test_product_is_small_and_loads(tokenizer):
@@ -190,12 +194,10 @@ def test_product_answers_a_held_out_question(tokenizer):
 
 @pytest.mark.slow
 def test_stopped_training_goes_on(recipe, corpus, tmp_path, monkeypatch):
-    import make_base
-
     torch.set_num_threads(1)
-    stage = {**recipe["stages"][-1], "steps": 4, "passage": [50, 80]}
+    stage = {**recipe["stages"][-1], "steps": 4, "passage": [50, 80], "batch_tokens": 2048}
     short = recipe | {"stages": [stage], "held_out": recipe["held_out"] | {"readings": 2, "copies": 1}}
-    short["training"] = recipe["training"] | {"batch_tokens": 2048, "save_steps": 2}
+    short["training"] = recipe["training"] | {"save_steps": 2}
     tokenizer = build_tokenizer(corpus["characters"], 4096)
 
     def run(folder: str, stop_after: int | None) -> dict:

@@ -244,6 +244,11 @@ def test_a_broken_chain_stops_the_check_and_is_said_once(task, run):
     assert [p for p in problems if "lora_model_dir" in p] == problems[:1]
 
 
+def test_a_chain_with_an_unreadable_phase_is_not_judged(task, run):
+    (task.dir / "phase1.yml").write_text("")
+    assert [p for p in run()[1] if "lora_model_dir" in p] == []
+
+
 def test_findings_of_the_schema_stand_at_their_line(task, run, monkeypatch):
     edit(task, "phase1", lora_rank=8)
     finding = Finding(("lora_rank",), "unknown key, which Axolotl drops in silence; did you mean 'lora_r'?")
@@ -426,6 +431,7 @@ def test_a_prompt_changed_since_regenerate_stops_the_check(task, run):
 
 
 def test_an_output_schema_changed_since_regenerate_stops_the_check(task, run):
+    assert run()[1] == []
     path = task.dir / "task.yml"
     path.write_text(path.read_text(encoding="utf-8").replace("required: [persons]", "required: [persons, places]"))
     assert "'places' is a required property" in run()[1][0]
@@ -441,11 +447,11 @@ def test_without_a_base_rows_are_still_checked_but_not_their_tokens(task, run):
 
 
 def test_tokens_left_unchecked_for_want_of_a_base_are_checked_once_it_is_there(task, run):
-    config = task.root / "data" / "samples" / "base" / "config.json"
+    weights = task.root / "data" / "samples" / "base" / "model.safetensors"
     write(task, "mix", [row(task, "逮捕。" * 600, "山田")])
-    config.rename(config.with_suffix(".aside"))
+    weights.rename(weights.with_suffix(".aside"))
     assert not any("over sequence_len" in p for p in run()[1])
-    config.with_suffix(".aside").rename(config)
+    weights.with_suffix(".aside").rename(weights)
     assert any("over sequence_len" in p for p in run()[1])
 
 
@@ -473,9 +479,12 @@ def test_a_second_run_looks_at_nothing_again_and_a_third_at_what_changed(task, r
     assert run()[1] == [] and [job[0].get("learning_rate") for job in looked] == [0.001, 0.001]
 
 
-def test_what_failed_is_looked_at_again(task, run):
+def test_what_failed_is_looked_at_again(task, run, monkeypatch):
+    monkeypatch.setattr(axolotl_schema, "validate", lambda jobs: [[Finding(("seed",), "wrong")] for _ in jobs])
     write(task, "neg", [])
-    assert run()[1] == run()[1] != []
+    first = run()[1]
+    assert first == run()[1]
+    assert any("seed: wrong" in p for p in first) and any("empty" in p for p in first)
 
 
 # --- the machine

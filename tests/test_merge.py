@@ -207,8 +207,6 @@ def test_stopped_merge_leaves_the_old_model_whole(task, monkeypatch):
     tiny_adapter(task.outputs / "phase2", task.root / "data/samples/base", 7)
     set_base(task.outputs / "phase2", "data/samples/base")
     record(task)
-    (task.outputs / ".merged.new").mkdir()  # as a kill -9 leaves it
-    (task.outputs / ".merged.new" / "stale.bin").touch()
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -218,6 +216,8 @@ def test_stopped_merge_leaves_the_old_model_whole(task, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             merge.merge_task(task, "cpu")
     assert {path.name: path.read_bytes() for path in (task.outputs / "merged").iterdir()} == old
+    (task.outputs / ".merged.new").mkdir()  # as a kill -9 leaves it
+    (task.outputs / ".merged.new" / "stale.bin").touch()
     merge.merge_task(task, "cpu")
     assert not (task.outputs / "merged" / "stale.bin").exists() and not list(task.outputs.glob(".merged*"))
     assert (task.outputs / "merged" / "model.safetensors").read_bytes() != old["model.safetensors"]

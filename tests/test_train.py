@@ -250,6 +250,10 @@ def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path:
     assert "stopped before its end, though its exit code is 0" in output
 
     assert "phase1: 40 steps" in run(stormy, "phase1")
+    resumed = read_record(stormy / "outputs" / "hawks" / "state" / "phase1.json")
+    assert resumed["start_digest"] == facts["phase1"]["start_digest"], (
+        "an adapter's first values depend on the seed alone"
+    )
     assert weights(stormy, "phase1") == weights(calm, "phase1")
 
 

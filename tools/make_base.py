@@ -6,7 +6,6 @@ Reads recipes/base/base.yml (architecture and curriculum) and recipes/base/corpu
 gives the same text and the same steps. Stopped, the same command goes on from the last checkpoint in outputs/base/.
 """
 
-import math
 import os
 import random
 import time
@@ -36,57 +35,73 @@ class Tasks:
         self.recipe, self.corpus, self.tokenizer = recipe, corpus, tokenizer
         self.forbidden = forbidden_names(GOLD)
 
-    def row(self, stage: dict[str, Any], writer: Writer, passage_loss: float) -> Row:
-        """Draw a drill or a reading task; of the text that is no answer, the share `passage_loss` is learned too."""
-        rng, limit = writer.rng, self.recipe["training"]["max_tokens"]
-        if rng.random() < stage.get("drills", 0):
+    def row(self, stage: dict[str, Any], writer: Writer) -> Row:
+        """Draw a drill, lookups, or a glance or reading task; of the latter, the answers are learned."""
+        rng, kind = writer.rng, writer.rng.random()
+        if kind < stage.get("drills", 0):
             vocab = range(len(SPECIALS), len(self.tokenizer))
             return drill(rng, vocab, stage["drill_tokens"], stage["drill_span"])
         while True:
+            if kind < stage.get("drills", 0) + stage.get("lookups", 0):
+                pieces = writer.lookups(stage["lookup_chars"])
+            elif "lines" in stage:
+                pieces = writer.glance(stage["lines"])
+            else:
+                pieces = writer.reading(stage["passage"], stage["rules"], stage["questions"])
+            whole = "".join(text for text, _ in pieces)
+            if any(name in whole for name in self.forbidden):
+                continue
             ids: list[int] = []
             learned: list[bool] = []
-            for text, answer in writer.reading(stage["passage"], stage["rules"], stage["questions"]):
+            for text, answer in pieces:
                 tokens = self.tokenizer.encode(text, add_special_tokens=False)
                 ids += tokens
-                learned += [answer or rng.random() < passage_loss for _ in tokens]
-            if len(ids) <= limit:
+                learned += [answer] * len(tokens)
+            if len(ids) <= self.recipe["training"]["max_tokens"]:
                 return ids, learned
 
     def batches(self) -> Iterator[list[Row]]:
         """Yield the batches of the whole curriculum: rows of like length, together about `batch_tokens` long."""
-        training = self.recipe["training"]
         for number, stage in enumerate(self.recipe["stages"]):
             rng = random.Random(f"{self.recipe['seed']}/{number}")
-            writer = Writer(self.corpus, rng, self.forbidden)
-            yield from islice(self._stage(stage, writer, training), stage["steps"])
+            writer = Writer(self.corpus, rng, stage.get("keys", 99))
+            yield from islice(self._stage(stage, writer), stage["steps"])
 
-    def _stage(self, stage: dict[str, Any], writer: Writer, training: dict[str, Any]) -> Iterator[list[Row]]:
+    def _stage(self, stage: dict[str, Any], writer: Writer) -> Iterator[list[Row]]:
         while True:
             rows: list[Row] = []
-            while sum(len(ids) for ids, _ in rows) < 6 * training["batch_tokens"]:
-                rows.append(self.row(stage, writer, training["passage_loss"]))
+            while sum(len(ids) for ids, _ in rows) < 8 * stage["batch_tokens"]:
+                rows.append(self.row(stage, writer))
             rows.sort(key=lambda row: len(row[0]))
             batches: list[list[Row]] = [[]]
             for row in rows:
-                if (len(batches[-1]) + 1) * len(row[0]) > training["batch_tokens"]:
+                if (len(batches[-1]) + 1) * len(row[0]) > stage["batch_tokens"]:
                     batches.append([])
                 batches[-1].append(row)
             writer.rng.shuffle(batches)
             yield from filter(None, batches)
 
+    def rates(self) -> list[float]:
+        """Return the learning rate of every step: from one value to another, in a line, within each stage."""
+        rates: list[float] = []
+        for stage in self.recipe["stages"]:
+            first, last = stage["learning_rate"]
+            rates += [first + (last - first) * step / stage["steps"] for step in range(1, stage["steps"] + 1)]
+        return rates
+
     def held_out(self) -> tuple[list[Row], list[Row]]:
         """Draw reading tasks and drills that no training row repeats."""
         rng = random.Random(f"{self.recipe['seed']}/held out")
-        writer, stage = Writer(self.corpus, rng, self.forbidden), self.recipe["held_out"]
-        readings = [self.row(stage, writer, 0) for _ in range(stage["readings"])]
-        return readings, [self.row(stage | {"drills": 1}, writer, 0) for _ in range(stage["copies"])]
+        writer, stage = Writer(self.corpus, rng), self.recipe["held_out"]
+        readings = [self.row(stage, writer) for _ in range(stage["readings"])]
+        return readings, [self.row(stage | {"drills": 1}, writer) for _ in range(stage["copies"])]
 
 
 def tensors(rows: list[Row]) -> tuple[Any, Any]:
     """Pad rows to one length; returns token ids (batch, length) and which are learned (same shape, bool)."""
     import torch
 
-    length = max(len(ids) for ids, _ in rows)
+    length = -(-max(len(ids) for ids, _ in rows) // 32) * 32 + 1  # few different shapes, each of which costs set-up
     ids = torch.tensor([ids + [PAD] * (length - len(ids)) for ids, _ in rows])
     return ids, torch.tensor([learned + [False] * (length - len(learned)) for _, learned in rows])
 
@@ -156,8 +171,8 @@ def train(model: Any, tasks: Tasks, key: str) -> float:
     """Train through the curriculum, evaluating and saving on the way; returns the seconds taken, earlier ones too."""
     import torch
 
-    recipe, training = tasks.recipe, tasks.recipe["training"]
-    total, held_out = sum(stage["steps"] for stage in recipe["stages"]), tasks.held_out()
+    training, rates, held_out = tasks.recipe["training"], tasks.rates(), tasks.held_out()
+    total = len(rates)
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=tuple(training["betas"]), weight_decay=training["weight_decay"], fused=True
     )
@@ -166,9 +181,8 @@ def train(model: Any, tasks: Tasks, key: str) -> float:
     with progress("training the small base", total) as advance:
         advance(first)
         for step, rows in enumerate(islice(tasks.batches(), first, None), first):
-            rate = min(1, (step + 1) / training["warmup_steps"]) * (1 + math.cos(math.pi * step / total)) / 2
             for group in optimizer.param_groups:
-                group["lr"] = training["learning_rate"] * max(rate, 0.01)
+                group["lr"] = rates[step]
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits, wanted = logits_of(model, *tensors(rows))
             loss = torch.nn.functional.cross_entropy(logits, wanted)
@@ -180,7 +194,9 @@ def train(model: Any, tasks: Tasks, key: str) -> float:
             seconds = before + time.monotonic() - started
             if (step + 1) % training["save_steps"] == 0 or step + 1 == total:
                 scores = " ".join(f"{name} {value:.3f}" for name, value in evaluate(model, held_out).items())
-                show(f"  step {step + 1} of {total}: held-out {scores}, {seconds / 60:.0f} minutes")
+                show(
+                    f"  step {step + 1} of {total}: loss {loss.item():.3f}, held-out {scores}, {seconds / 60:.0f} minutes"
+                )
                 save_checkpoint(model, optimizer, step + 1, seconds, key)
     return before + time.monotonic() - started
 

@@ -68,7 +68,7 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
     step.record(**facts)
-    show(f"{phase}: {facts['reached_steps']} steps, loss {facts['loss']:.4f}, eval loss {facts['eval_loss']:.4f}")
+    show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
 
 
 def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str, Any]:

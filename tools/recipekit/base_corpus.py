@@ -8,7 +8,7 @@ import csv
 import json
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,17 @@ class Facts:
 
 
 class Writer:
-    """Writes reading tasks."""
+    """Writes lookups, glances and reading tasks.
 
-    def __init__(self, corpus: dict[str, Any], rng: random.Random, forbidden: Iterable[str] = ()) -> None:
-        self.corpus, self.rng, self.words = corpus, rng, Words(corpus, rng)
-        self.forbidden = list(forbidden)
+    Attributes:
+        keys: Synonyms in use of each key; with 1, nothing is asked that is true or false either.
+    """
+
+    def __init__(self, corpus: dict[str, Any], rng: random.Random, keys: int = 99) -> None:
+        self.corpus, self.rng, self.words, self.keys = corpus, rng, Words(corpus, rng), keys
+        chars = "".join(corpus["characters"].values()).replace(" ", "") + "0123456789０１２３４５６７８９ABCDEFGHIJKL()"
+        cues = random.Random("cues")
+        self.chars, self.cues = chars, ["".join(cues.choices(chars, k=cues.choice([1, 1, 2, 3]))) for _ in range(40)]
         self.brackets, self.family = "()", ""
 
     def reading(self, size: Sequence[int], rules: int, questions: int) -> list[Piece]:
@@ -65,12 +71,30 @@ class Writer:
             pieces += [(rng.choice(["", "\n", "\n"]), False), (answer + "</s>", True)]
         return pieces
 
+    def lookups(self, size: int) -> list[Piece]:
+        """Write random strings, each with a cue before or behind it; then, cue after cue, the string that it marks."""
+        rng, pieces, total = self.rng, [("<s>", False)], 0
+        while total < size:
+            gap, facts, text = rng.choice("、。の\n　と"), [], ""
+            for cue in rng.sample(self.cues, rng.randint(1, 5)):
+                value = "".join(rng.choices(self.chars, k=rng.randint(1, 8)))
+                facts.append((cue, value))
+                text += (value + cue if rng.random() < 0.7 else cue + value) + gap
+                if rng.random() < 0.3:
+                    text += "".join(rng.choices(self.chars, k=rng.randint(1, 6))) + gap
+            rng.shuffle(facts)
+            pieces.append((text + "\n", False))
+            for cue, value in facts:
+                pieces += [(cue + "：", False), (value + "\n", True)]
+            total += 2 * len(text)
+        return pieces
+
     def glance(self, lines: int) -> list[Piece]:
         """Write a task of one to three sentences, asked for by the shape of the answer alone."""
         rng, facts = self.rng, Facts()
         self.words.wide, self.brackets, self.family = rng.random() < 0.4, rng.choice(["()", "（）"]), ""
         domain = rng.choice(list(self.corpus["domains"].values()))
-        plan = [entry for entry in self._plan(domain) if entry[1]][: rng.randint(1, lines)]
+        plan = [line for line in self._plan(domain) if line[1]][: rng.randint(1, lines)]
         facts.text = "".join(self._sentence(line, facts, role, more) for line, role, more in plan)
         roles = [role for _, role, _ in plan]
         asked = {
@@ -81,7 +105,7 @@ class Writer:
         return [("<s>" + shape + "\n" + facts.text + "\n", False), (answer + "</s>", True)]
 
     def passage(self, domain: dict[str, Any], size: int) -> Facts:
-        """Write a passage of about `size` characters in a domain; one with a forbidden name in it is thrown away."""
+        """Write a passage of about `size` characters in a domain."""
         rng, facts = self.rng, Facts()
         self.words.wide, self.brackets, self.family = rng.random() < 0.4, rng.choice(["()", "（）"]), ""
         lines = self._plan(domain)
@@ -94,17 +118,17 @@ class Writer:
         heads = rng.choices(self.corpus["meta_lines"], k=rng.choice([0, 0, 0, 1, 2]))
         meta = [self._sentence(line, Facts()) for line in heads]
         facts.text = "".join(line + "\n" for line in meta) + rng.choice(["", "", "\n", "　"]).join(parts)
-        return self.passage(domain, size) if any(name in facts.text for name in self.forbidden) else facts
+        return facts
 
     def _plan(self, domain: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         """Choose the lines of a passage, each with the role of its people or names, and what else it says of them."""
         rng = self.rng
         plan: list[tuple[str, str, dict[str, Any]]] = []
         for role, spec in domain["roles"].items():
-            flag = spec.get("flag")
+            refusals = spec["flag"]["no"] if "flag" in spec and self.keys > 1 else []
             for _ in range(rng.choice([0, 1, 1, 2])):
-                no = flag is not None and rng.random() < 0.3
-                plan.append((rng.choice(flag["no"] if no else spec["lines"]), role, {"flag": not no}))
+                no = bool(refusals) and rng.random() < 0.3
+                plan.append((rng.choice(refusals if no else spec["lines"]), role, {"flag": not no}))
         for role, spec in (domain["places"] | domain["orgs"]).items():
             plan += [(rng.choice(spec["lines"]), role, {}) for _ in range(rng.choice([0, 0, 1, 1, 2]))]
         plan += [(rng.choice(self.corpus["fillers"]), "", {}) for _ in range(rng.randint(0, 4))]
@@ -177,7 +201,7 @@ class Writer:
         about: list[str] = []
         roles, flat = list(domain["roles"].items()), list((domain["places"] | domain["orgs"]).items())
         for role, spec in rng.sample(roles, k=min(len(roles), rng.choice([1, 1, 2]))):
-            key, found = rng.choice(spec["keys"]), facts.people.get(role, [])
+            key, found = self._key(spec), facts.people.get(role, [])
             about.append(f'"{key}"は{spec["about"]}')
             if rng.random() < 0.15:
                 shape[key], answer[key] = ["..."], [person["n"] for person in found]
@@ -187,7 +211,7 @@ class Writer:
             answer[key] = [{name: person.get(fact, "") for fact, name, _ in fields} for person in found]
             about += [f'"{name}"は{text}' for _, name, text in fields]
         for role, spec in rng.sample(flat, k=min(len(flat), rng.choice([0, 1, 1, 2, 2]))):
-            key = rng.choice(spec["keys"])
+            key = self._key(spec)
             shape[key], answer[key] = ["..."], facts.names.get(role, [])
             about.append(f'"{key}"は{spec["about"]}')
         return about, json.dumps(shape, ensure_ascii=False), json.dumps(answer, ensure_ascii=False)
@@ -195,14 +219,17 @@ class Writer:
     def _fields(self, spec: dict[str, Any]) -> list[tuple[str, str, str]]:
         """Choose what is asked of each person: fact, key, and what the key means."""
         rng, fields = self.rng, self.corpus["person_fields"]
-        others = [fact for fact in fields if fact != "n" and (fact != "p" or spec.get("prize"))]
-        asked = ["n", *rng.sample(others, rng.randint(0, len(others)))]
-        rows = [(fact, rng.choice(fields[fact]["keys"]), fields[fact]["about"]) for fact in asked]
-        if "flag" in spec and rng.random() < 0.6:
-            rows.append(("flag", rng.choice(spec["flag"]["keys"]), spec["flag"]["about"]))
-        if rng.random() < 0.3:
+        wanted = rng.random()
+        asked = [fact for fact in fields if fact == "n" or (rng.random() < wanted and (fact != "p" or "prize" in spec))]
+        rows = [(fact, self._key(fields[fact]), fields[fact]["about"]) for fact in asked]
+        if "flag" in spec and self.keys > 1 and rng.random() < 0.6:
+            rows.append(("flag", self._key(spec["flag"]), spec["flag"]["about"]))
+        if rng.random() < 0.1:
             rng.shuffle(rows)
         return rows
+
+    def _key(self, spec: dict[str, Any]) -> str:
+        return str(self.rng.choice(spec["keys"][: self.keys]))
 
     def order(self, about: list[str], shape: str, rules: int) -> str:
         """Write an instruction: an opener, some rules, what each key means, and the shape of the answer."""

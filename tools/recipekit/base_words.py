@@ -49,15 +49,15 @@ class Words:
         if kind < 0.06:
             family = self.katakana(2, 5)
             return family, family + self.rng.choice(["・", "・", "＝", ""]) + self.katakana(2, 5)
-        family = self.some_kanji(1, 3) if kind < 0.25 else self.some_kanji(1, 2) + self.pick("surname_ends")
-        if self.chance(0.3):
-            family = self.pick("surname_ends") + self.pick("surname_ends")
+        family = self.some_kanji(1, 3)
+        if kind > 0.2:
+            family = (self.some_kanji(1, 2) if kind < 0.5 else self.pick("surname_heads")) + self.pick("surname_ends")
+        given = self.some_kanji(1, 2)
+        if kind > 0.3:
+            given = (self.some_kanji(1, 1) if kind < 0.6 else self.pick("given_heads")) + self.pick("given_ends")
         if self.chance(0.08):
             given = self.pick("kana_given")
-        else:
-            given = self.some_kanji(0 if kind > 0.5 else 1, 2)
-            given += self.pick("given_ends") if not given or (kind > 0.3 and len(given) < 3) else ""
-        return family, family + ("　" if kind > 0.98 else "") + given
+        return family, family + ("　" if self.chance(0.02) else "") + given
 
     def area(self) -> str:
         """Name a town."""

@@ -6,6 +6,7 @@ imported, so that warnings and config dumps of libraries, and of child processes
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from recipekit.errors import UserError
 
 console = Console(stderr=True, highlight=False)
 _log: Console | None = None
+_log_path: Path | None = None
 
 
 def main(command: Callable[..., None]) -> None:
@@ -34,14 +36,20 @@ def main(command: Callable[..., None]) -> None:
     except KeyboardInterrupt:
         show("stopped; run the same command again to go on", style="yellow")
         sys.exit(130)
+    except Exception as error:
+        if _log is None:
+            raise
+        traceback.print_exc()
+        show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
+        sys.exit(1)
 
 
 def log_to(step: str) -> None:
     """Lead the output of libraries and child processes into $LOG_DIR/<step>.log; without LOG_DIR, do nothing."""
-    global _log
+    global _log, _log_path
     if not os.environ.get("LOG_DIR") or _log is not None:
         return
-    path = Path(os.environ["LOG_DIR"]) / f"{step}.log"
+    path = _log_path = Path(os.environ["LOG_DIR"]) / f"{step}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     screen = os.fdopen(os.dup(2), "w", encoding="utf-8")
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

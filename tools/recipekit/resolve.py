@@ -121,4 +121,4 @@ def _data_digest(task: Task, config: dict[str, Any]) -> str:
     base = base_model_key(task, config)
     if isinstance(base, Path):
         files.append(base / "tokenizer.json")
-    return digest([config, base, [digest(path) if path.exists() else None for path in files]])[:16]
+    return digest([config, [digest(path) if path.exists() else None for path in files]])[:16]

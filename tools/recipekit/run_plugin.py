@@ -12,7 +12,7 @@ import psutil
 import torch
 from axolotl.integrations.base import BasePlugin
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from recipekit.adapters import tensors_digest
 from recipekit.process import PARENT
@@ -36,6 +36,11 @@ class RunPlugin(BasePlugin):
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Let NaN losses show: by default the trainer logs their neighbours' mean in their place."""
         return {"logging_nan_inf_filter": False}
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed the adapter's first values: Axolotl seeds the training loop, but only after it has drawn them."""
+        if cfg.seed is not None:
+            set_seed(cfg.seed)
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Digest the weights that training starts from, before a checkpoint replaces them."""
