@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from recipekit import ROOT
 
 SPEC = """\

@@ -111,9 +111,8 @@ def test_snippet_compiles_and_holds_the_real_prompt(task):
 
 @pytest.mark.slow
 def test_snippet_runs_and_feeds_the_model_what_training_fed_it(task, tmp_path):
-    from tiny import tiny_base
-
     from recipekit import segments
+    from tiny import tiny_base
 
     body = "配信元：共同\n海野太郎容疑者を逮捕。"
     scope: dict = {"__name__": "snippet"}

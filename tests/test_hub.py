@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from hub_server import READER, WRITER, Fault, LocalHub
 
 ROOT = Path(__file__).parents[1]

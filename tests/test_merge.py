@@ -5,13 +5,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny import tiny_adapter, tiny_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import merge
 from recipekit.errors import UserError
 from recipekit.runs import Step, read_record, relative
 from recipekit.task import Task, load_task
+from tiny import tiny_adapter, tiny_base
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -54,7 +54,7 @@ def set_base(adapter, name):
 
 
 def record(task: Task, phase="phase2"):
-    Step(task.outputs, phase, {}, [task.outputs / phase / WEIGHTS]).record()
+    Step(task.outputs, phase, {}, [task.outputs / phase / WEIGHTS]).record(prompt=task.prompt_digest())
 
 
 def refused(task, *expected):
@@ -79,6 +79,7 @@ def test_merged_model_is_base_plus_the_last_adapter(task):
     assert not torch.equal(weights[f"{name}.weight"], base[f"{name}.weight"])
     facts = read_record(task.outputs / "state" / "merge.json")
     assert facts["merge_error"] < 1e-3 and facts["adapter_effect"] > 0.01
+    assert read_record(merged / "recipe.json")["prompt"] == task.prompt_digest()
 
 
 def test_profile_gpu_stores_the_dtype_of_the_base(task):

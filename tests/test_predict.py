@@ -8,13 +8,13 @@ import jsonschema
 import orjson
 import pytest
 import torch
-from tiny import TEXT, tiny_adapter, tiny_base, tiny_model, tiny_tokenizer
 
 import predict
 from recipekit import ROOT, segments
 from recipekit.decoding import Grammar, Row, context_length, generate
 from recipekit.errors import UserError
 from recipekit.task import load_task
+from tiny import TEXT, tiny_adapter, tiny_base, tiny_model, tiny_tokenizer
 
 EOS = 2
 TEXTS = {"type": "string", "maxLength": 6}
@@ -303,3 +303,13 @@ def test_command_line_errors_are_one_line_and_exit_2(tmp_path, arguments, messag
 
 def test_tiny_text_covers_the_prompt():
     assert set("抽出する。【記事】") <= set(TEXT)
+
+
+def test_a_prompt_changed_since_training_stops_prediction(task):
+    model = task.outputs / "merged"
+    model.mkdir(parents=True)
+    (model / "recipe.json").write_text(json.dumps({"prompt": task.prompt_digest()}))
+    predict.check_prompt(task, model)
+    (task.dir / "system.txt").write_text("別の指示。\n", encoding="utf-8")
+    with pytest.raises(UserError, match="trained with another prompt"):
+        predict.check_prompt(load_task("mini", task.root), model)

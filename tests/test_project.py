@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from recipekit import ROOT
 from strip_lock import strip
 
@@ -57,6 +58,9 @@ def test_readmes_show_the_same_commands():
 
 
 def test_importing_evaluate_inside_a_tool_gives_the_library():
-    code = "import runpy, sys; runpy.run_path('tools/evaluate.py'); import evaluate; print(evaluate.__file__)"
+    code = (
+        "import importlib.util, runpy; runpy.run_path('tools/evaluate.py'); "
+        "print(importlib.util.find_spec('evaluate').origin)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "site-packages" in run.stdout, run.stderr

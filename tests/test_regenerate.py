@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 import regenerate_segments as tool
 from recipekit import ROOT, segments
 from recipekit.errors import UserError

@@ -1,4 +1,5 @@
 import pytest
+
 from recipekit import runs
 from recipekit.runs import Step
 

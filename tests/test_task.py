@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from recipekit import ROOT
 from recipekit.errors import UserError
 from recipekit.task import load_task

@@ -15,14 +15,14 @@ import psutil
 import pytest
 import yaml
 from safetensors.numpy import save_file
-from tiny import TEXT, tiny_base
 
-from recipekit import ROOT
+from recipekit import ROOT, segments
 from recipekit.adapters import adapter_digest, tensors_digest
 from recipekit.errors import UserError
 from recipekit.process import hold, last_error
 from recipekit.runs import read_record
 from recipekit.task import Task, load_task
+from tiny import TEXT, tiny_base
 from train import check_result, is_whole, prepare_output, step_inputs
 
 STEPS, SAVED_EVERY = 40, 10
@@ -102,6 +102,18 @@ def test_missing_data_and_a_missing_base_are_named_together(mini: Path) -> None:
     assert "base_model data/samples/base: no config.json in that folder" in caught.value.problems[1]
 
 
+def test_data_made_with_another_prompt_is_refused(mini: Path) -> None:
+    task = load_task("mini", mini)
+    path = task.segments_path("pos")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(segments.build(task, "本文。", {"persons": []})) + "\n")
+    config = {"base_model": "owner/model", "datasets": [{"path": "data/train/pos_segments.jsonl"}]}
+    step_inputs(task, config, 1)
+    (task.dir / "system.txt").write_text("別の指示。\n", encoding="utf-8")
+    with pytest.raises(UserError, match="pos_segments.jsonl:1: made with another prompt"):
+        step_inputs(load_task("mini", mini), config, 1)
+
+
 def test_digests_do_not_depend_on_precision(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file as save_torch
@@ -156,6 +168,14 @@ def test_the_telling_line_of_a_log_comes_with_a_remedy(tmp_path: Path) -> None:
     assert last_error(log, start).startswith(
         "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB; halve micro_batch"
     )
+
+
+def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("OSError: of an earlier run\n", encoding="utf-8")
+    start = log.stat().st_size
+    log.write_text(log.read_text() + "Killed\n", encoding="utf-8")
+    assert last_error(log, start) == "Killed"
 
 
 def test_a_second_training_of_a_phase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ made in float32 and stored as the base is (profile gpu) or in float32 (profile c
 written is read back and must give the logits of base and adapter.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from recipekit import models
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.resolve import base_model_key, data_files, resolve
-from recipekit.runs import Step, digest, read_record, relative, replace_folder
+from recipekit.runs import Step, digest, read_record, relative, replace_folder, write_text
 from recipekit.segments import encode_row, read_jsonl
 from recipekit.task import Task, load_task
 
@@ -204,6 +205,9 @@ def merge_task(task: Task, profile: str) -> None:
     try:
         dtype = "float32" if profile == "cpu" else None
         facts = write_merged(source, adapter, new, ids, dtype)
+        prompt = read_record(task.outputs / "state" / f"{phase}.json").get("prompt")
+        origin = {"task": task.name, "adapter": relative(adapter), "prompt": prompt}
+        write_text(new / "recipe.json", json.dumps(origin, indent=2) + "\n")  # predict.py holds its prompt against it
         replace_folder(new, merged)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -107,6 +107,20 @@ def encode_prompts(task: Task, tokenizer: Any, articles: Articles, room: int, pa
     return prompts
 
 
+def check_prompt(task: Task, model: Path) -> None:
+    """Refuse a merged model that was trained with another prompt.
+
+    Raises:
+        UserError: The prompt of today is not the one that the model learned.
+    """
+    trained = runs.read_record(model / "recipe.json").get("prompt")
+    if trained not in (None, task.prompt_digest()):
+        raise UserError(
+            f"{relative(model)}: trained with another prompt than recipes/{task.name}/prompts has now, and it answers "
+            f"worse to this one; train again (uv run bash train_all.sh {task.name}), or restore the prompt with git"
+        )
+
+
 def read_partial(path: Path, run: str) -> dict[str, Row]:
     """Take up the finished rows of a run that was stopped, and leave the file ready for more.
 
@@ -219,6 +233,7 @@ def command(
     )  # fmt: skip
     if options.model:
         models.check_model(options.model, f"run uv run tools/merge.py {task} --profile cpu or gpu, or mend --model")
+        check_prompt(it, options.model)
     if adapter:
         models.check_adapter(adapter, "train the phase again, or mend --adapter")
     articles = read_articles(options.input)[:limit]

@@ -22,9 +22,11 @@ import typer
 from recipekit.adapters import adapter_digest
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
+from recipekit.hub import TOKEN_NAMES, setting
 from recipekit.process import PARENT, hold, last_error, run
 from recipekit.resolve import base_model_key, data_files, resolve, write_resolved
 from recipekit.runs import Step, digest, read_record, relative, write_text
+from recipekit.segments import has_prompt_of_today, read_jsonl
 from recipekit.task import Task, load_task
 
 PACKAGES = ("axolotl", "torch", "transformers", "peft")
@@ -67,7 +69,7 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
             problem = last_error(log, written)
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
-    step.record(**facts)
+    step.record(prompt=task.prompt_digest(), **facts)
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
 
 
@@ -104,6 +106,13 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
                 f"{config['lora_model_dir']}: {before} is not finished, or its adapter was changed since; "
                 f"run: uv run tools/train.py {task.name} {before}"
             )
+    if not problems:
+        problems = [
+            f"{relative(path)}:1: made with another prompt than today's; make it again: "
+            f"uv run tools/regenerate_segments.py {task.name}"
+            for path in data_files(task, config)
+            if not has_prompt_of_today(task, next(read_jsonl(path))[1])
+        ]
     if problems:
         raise UserError(problems)
     return inputs
@@ -168,6 +177,8 @@ def environment(task: Task, config: dict[str, Any]) -> dict[str, str]:
         PARENT: str(os.getpid()),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # Axolotl looks for `accelerate` there
     }
+    if token := setting(task.root, *TOKEN_NAMES):
+        env["HF_TOKEN"] = token  # the name that the Hub's client reads; a gated base needs it
     if (task.root / config["base_model"]).is_dir():
         env["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and libraries that ask anyway wait for an answer
     return env

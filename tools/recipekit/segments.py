@@ -84,3 +84,9 @@ def take_apart(task: Task, row: dict[str, Any]) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         label = None
     return {"id": row.get("id"), "body": body, "label": label}
+
+
+def has_prompt_of_today(task: Task, row: dict[str, Any]) -> bool:
+    """Tell whether a training row was made with the prompt that the task renders now."""
+    untrained = [segment["text"] for segment in row["segments"] if not segment["label"]]
+    return untrained == task.prompt(take_apart(task, row)["body"] or "")

@@ -13,7 +13,7 @@ import jsonschema
 
 from recipekit import ROOT, yamlfile
 from recipekit.errors import UserError
-from recipekit.runs import relative
+from recipekit.runs import digest, relative
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,10 @@ class Task:
         """Render the prompt of an article, one text a segment; the first one opens with bos."""
         texts = [template.render(body=self.clean(body)) for template in self._templates]
         return [self.spec["prompt"]["bos"] + texts[0], *texts[1:]]
+
+    def prompt_digest(self) -> str:
+        """Tell one prompt from another, whatever the article."""
+        return digest(self.prompt("\0"))
 
     def answer(self, label: dict[str, Any]) -> str:
         """Write a label the way the model is to write it, ending in eos."""
