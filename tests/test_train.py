@@ -202,11 +202,13 @@ def make_root(root: Path, **phase: object) -> Path:
     tiny_base(root / "data" / "samples" / "base")
     (root / "data" / "train").mkdir(parents=True)
     rng = random.Random(0)
+    for prompt in ("system", "instruction"):
+        (root / "recipes" / "hawks" / "prompts" / f"{prompt}.txt").write_text("抽出。", encoding="utf-8")
+    task = load_task("hawks", root)
     for name in ("person_dummy", "hawks_phase2", "hawks_val"):
         texts = ["".join(rng.choices(TEXT[:60], k=rng.randint(10, 30))) for _ in range(24)]
-        rows = [[{"label": False, "text": f"<s>{text}"}, {"label": True, "text": f"{text[:5]}</s>"}] for text in texts]
-        path = root / "data" / "train" / f"{name}_segments.jsonl"
-        path.write_text("".join(json.dumps({"segments": row}) + "\n" for row in rows), encoding="utf-8")
+        rows = [segments.build(task, text, {"persons": [text[:5]]}) for text in texts]
+        task.segments_path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return root
 
 

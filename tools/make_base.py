@@ -194,9 +194,7 @@ def train(model: Any, tasks: Tasks, key: str) -> float:
             seconds = before + time.monotonic() - started
             if (step + 1) % training["save_steps"] == 0 or step + 1 == total:
                 scores = " ".join(f"{name} {value:.3f}" for name, value in evaluate(model, held_out).items())
-                show(
-                    f"  step {step + 1} of {total}: loss {loss.item():.3f}, held-out {scores}, {seconds / 60:.0f} min"
-                )
+                show(f"  step {step + 1} of {total}: loss {loss.item():.3f}, held-out {scores}, {seconds / 60:.0f} min")
                 save_checkpoint(model, optimizer, step + 1, seconds, key)
     return before + time.monotonic() - started
 
