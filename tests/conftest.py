@@ -57,3 +57,14 @@ def mini(tmp_path: Path) -> Path:
     (raw / "eval.jsonl").write_text('{"id": "E1", "body": "海野太郎容疑者。"}\n', encoding="utf-8")
     (raw / "gold.csv").write_text("id,person_name\nE1,海野太郎\n", encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: two of them spin where other tests run beside."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
