@@ -2,7 +2,6 @@
 
 import json
 import random
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ import torch
 import make_base
 from recipekit import ROOT, yamlfile
 from recipekit.base_corpus import Writer, drill, forbidden_names
-from recipekit.base_model import build_model, build_tokenizer
+from recipekit.base_model import attend_in_blocks, build_model, build_tokenizer
+from recipekit.base_tasks import CHUNK, Tasks
 
 BASE, GOLD = ROOT / "data/samples/base", ROOT / "data/samples/hawks/hawks_eval_gold.csv"
 HAWKS_KEYS = {
@@ -117,7 +117,7 @@ def test_corpus_asks_people_places_absence_and_truth(corpus):
 
 
 def test_corpus_keeps_forbidden_names_out(recipe, corpus):
-    tasks_ = make_base.Tasks(recipe, corpus, build_tokenizer(corpus["characters"], 4096))
+    tasks_ = Tasks(recipe, corpus, build_tokenizer(corpus["characters"], 4096), [])
     writer, stage = Writer(corpus, random.Random(1)), recipe["stages"][-1] | {"drills": 0}
 
     def texts():
@@ -162,10 +162,34 @@ def test_first_weights_copy(recipe, corpus):
 
 def test_same_seed_same_batches(recipe, corpus):
     tokenizer = build_tokenizer(corpus["characters"], 4096)
-    short = recipe | {"stages": [{**recipe["stages"][-1], "steps": 2}]}
-    first, second = (list(islice(make_base.Tasks(short, corpus, tokenizer).batches(), 2)) for _ in range(2))
-    assert first == second
-    assert all(len(rows) * max(len(ids) for ids, _ in rows) <= short["stages"][0]["batch_tokens"] for rows in first)
+    stages = [{**recipe["stages"][-1], "steps": CHUNK + 2}, {**recipe["stages"][1], "steps": 3}]
+    short = Tasks(recipe | {"stages": stages}, corpus, tokenizer, [])
+    whole = list(short.batches())
+    assert len(whole) == CHUNK + 5 == len(short.rates())
+    for first, workers in ((0, 2), (3, 0), (CHUNK, 1), (CHUNK + 3, 0)):
+        again = list(short.batches(first, workers))
+        assert len(again) == len(whole) - first
+        for one, other in zip(whole[first:], again, strict=True):
+            assert all(torch.equal(part, copy) for part, copy in zip(one, other, strict=True))
+    assert all(batch.ids.numel() <= stages[0]["batch_tokens"] + 32 * len(batch.ids) for batch in whole)
+
+
+def test_learned_places_are_answers(recipe, corpus):
+    tokenizer = build_tokenizer(corpus["characters"], 4096)
+    stage = {"steps": 1, "batch_tokens": 1000, "cards": 1, "lines": 2, "learning_rate": [0, 0]}
+    batch = Tasks(recipe | {"stages": [stage]}, corpus, tokenizer, [])[0][0]
+    answers = tokenizer.decode(batch.wanted)
+    assert answers.startswith('[{"氏名": "') and answers.count("</s>") == len(batch.ids)
+    within = batch.places[1:] == batch.places[:-1] + 1  # the token after a learned place is the one learned there
+    assert within.float().mean() > 0.9
+    assert torch.equal(batch.ids.flatten()[batch.places[1:]][within], batch.wanted[:-1][within])
+
+
+def test_attention_in_blocks_is_attention():
+    query, key, value = torch.randn(3, 2, 4, 300, 32)
+    ours, _ = attend_in_blocks(None, query, key, value, None, scaling=32**-0.5)
+    theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-5)
 
 
 def test_product_is_small_and_loads(tokenizer):
@@ -200,21 +224,21 @@ def test_product_answers_a_held_out_question(tokenizer):
 def test_stopped_training_goes_on(recipe, corpus, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     stage = {**recipe["stages"][-1], "steps": 4, "passage": [50, 80], "batch_tokens": 2048}
-    short = recipe | {"stages": [stage], "held_out": recipe["held_out"] | {"readings": 2, "copies": 1}}
+    short = recipe | {"stages": [stage], "held_out": recipe["held_out"] | {"count": 2, "copies": 1}}
     short["training"] = recipe["training"] | {"save_steps": 2}
     tokenizer = build_tokenizer(corpus["characters"], 4096)
 
     def run(folder: str, stop_after: int | None) -> dict:
         monkeypatch.setattr(make_base, "CHECKPOINT", tmp_path / folder / "checkpoint.safetensors")
-        tasks_ = make_base.Tasks(short, corpus, tokenizer)
+        tasks_ = Tasks(short, corpus, tokenizer, [])
         model = build_model(short["architecture"], len(tokenizer), 0)
         if stop_after:
             batches = list(tasks_.batches())
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(tasks_, "batches", lambda: stopping(batches, stop_after))
-                make_base.train(model, tasks_, "key")
+                patch.setattr(tasks_, "batches", lambda first, workers: stopping(batches, stop_after))
+                make_base.train(model, tasks_, "key", 0)
             model = build_model(short["architecture"], len(tokenizer), 0)
-        make_base.train(model, tasks_, "key")
+        make_base.train(model, tasks_, "key", 0)
         return model.state_dict()
 
     def stopping(batches, count):

@@ -35,7 +35,7 @@ class Writer:
     """Writes lookups, glances and reading tasks.
 
     Attributes:
-        keys: Synonyms in use of each key; with 1, nothing is asked that is true or false either.
+        keys: Synonyms in use of each key; with 1, all is asked in one order, but nothing that is true or false.
     """
 
     def __init__(self, corpus: dict[str, Any], rng: random.Random, keys: int = 99) -> None:
@@ -89,10 +89,20 @@ class Writer:
             total += 2 * len(text)
         return pieces
 
+    def cards(self, lines: int) -> list[Piece]:
+        """Write one to so many sentences about people, and then all that they tell of each, always in one shape."""
+        rng, facts, fields = self.rng, Facts(), self.corpus["person_fields"]
+        self.start_text()
+        roles = [role for domain in self.corpus["domains"].values() for role in domain["roles"].values()]
+        said = [rng.choice(rng.choice(roles)["lines"]) for _ in range(rng.randint(1, lines))]
+        text = "".join(self._sentence(line, facts, "all") for line in said)
+        people = [{fields[fact]["keys"][0]: one.get(fact, "") for fact in "najoh"} for one in facts.people["all"]]
+        return [("<s>" + text + "\n", False), (json.dumps(people, ensure_ascii=False) + "</s>", True)]
+
     def glance(self, lines: int) -> list[Piece]:
         """Write a task of one to three sentences, asked for by the shape of the answer alone."""
         rng, facts = self.rng, Facts()
-        self.words.wide, self.brackets, self.family = rng.random() < 0.4, rng.choice(["()", "（）"]), ""
+        self.start_text()
         domain = rng.choice(list(self.corpus["domains"].values()))
         plan = [line for line in self._plan(domain) if line[1]][: rng.randint(1, lines)]
         facts.text = "".join(self._sentence(line, facts, role, more) for line, role, more in plan)
@@ -107,7 +117,7 @@ class Writer:
     def passage(self, domain: dict[str, Any], size: int) -> Facts:
         """Write a passage of about `size` characters in a domain."""
         rng, facts = self.rng, Facts()
-        self.words.wide, self.brackets, self.family = rng.random() < 0.4, rng.choice(["()", "（）"]), ""
+        self.start_text()
         lines = self._plan(domain)
         parts = [self._sentence(rng.choice(domain["heads"]), facts)] if rng.random() < 0.9 else []
         for line, role, more in lines:
@@ -119,6 +129,10 @@ class Writer:
         meta = [self._sentence(line, Facts()) for line in heads]
         facts.text = "".join(line + "\n" for line in meta) + rng.choice(["", "", "\n", "　"]).join(parts)
         return facts
+
+    def start_text(self) -> None:
+        """Choose the digits and brackets of a text, and forget who was named before."""
+        self.words.wide, self.brackets, self.family = self.rng.random() < 0.4, self.rng.choice(["()", "（）"]), ""
 
     def _plan(self, domain: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         """Choose the lines of a passage, each with the role of its people or names, and what else it says of them."""
@@ -135,11 +149,13 @@ class Writer:
         rng.shuffle(plan)
         return plan
 
-    def _who(self) -> tuple[str, dict[str, str]]:
+    def introduce(self, title: str = "") -> tuple[str, dict[str, str]]:
         """Introduce a person; returns the text and what it tells (n, a, j, o, h as in the recipe's people)."""
         rng, words, said = self.rng, self.words, {}
         template = rng.choice(self.corpus["people"])
-        if rng.random() < 0.12:
+        if title:
+            template = template.replace("{n}さん", "{n}" + title).replace("{n}氏", "{n}" + title)
+        elif rng.random() < 0.12:
             template = template.replace("さん", rng.choice(TITLES), 1)
         if rng.random() < 0.1:
             template = template.replace("({a})", "({a}歳)")
@@ -150,16 +166,20 @@ class Writer:
                 "n": lambda: name,
                 "a": lambda: words.number(3, 99),
                 "j": words.job,
-                "o": words.org,
+                "o": lambda: words.org(bare="「{o}」" in template),
                 "h": words.home,
+                "i": lambda: words.pick("industries"),
             }[slot]()
+        if "元{j}" in template:
+            said["j"] = "元" + said["j"].removeprefix("元")
+            template = template.replace("元{j}", "{j}")
         return SLOT.sub(lambda match: said[match[1]], template), said
 
     def _people(self, found: list[dict[str, str]]) -> str:
         """Introduce one to three people, and add them to those found."""
         rng = self.rng
         count = rng.choice([1, 1, 1, 1, 2, 2, 3])
-        told = [self._who() for _ in range(count)]
+        told = [self.introduce() for _ in range(count)]
         found += [said for _, said in told]
         tail = f"の{self.words.number(count, count)}人" if count > 1 and rng.random() < 0.3 else ""
         return rng.choice(["と", "、", "と、"]).join(text for text, _ in told) + tail
@@ -219,12 +239,12 @@ class Writer:
     def _fields(self, spec: dict[str, Any]) -> list[tuple[str, str, str]]:
         """Choose what is asked of each person: fact, key, and what the key means."""
         rng, fields = self.rng, self.corpus["person_fields"]
-        wanted = rng.random()
+        wanted = 1.0 if self.keys == 1 or rng.random() < 0.3 else rng.random()
         asked = [fact for fact in fields if fact == "n" or (rng.random() < wanted and (fact != "p" or "prize" in spec))]
         rows = [(fact, self._key(fields[fact]), fields[fact]["about"]) for fact in asked]
         if "flag" in spec and self.keys > 1 and rng.random() < 0.6:
             rows.append(("flag", self._key(spec["flag"]), spec["flag"]["about"]))
-        if rng.random() < 0.1:
+        if self.keys > 1 and rng.random() < 0.1:
             rng.shuffle(rows)
         return rows
 

@@ -85,10 +85,12 @@ class Words:
             return self.pick("job_depts") + self.pick("job_ranks")
         return self.some_kanji(1, 3) + self.pick("job_ends")
 
-    def org(self) -> str:
-        """Name an organisation."""
+    def org(self, bare: bool = False) -> str:
+        """Name an organisation; a bare name, such as quotation marks hold, may lack what tells that it is one."""
         kind = self.rng.random()
         core = self.katakana(2, 6) if kind < 0.35 else self.some_kanji(2, 3)
+        if bare and self.chance(0.5):
+            return core
         if self.chance(0.1):
             core = "".join(self.rng.choice("ABCDEFGHKLMNOPRSTUVY") for _ in range(self.rng.randint(2, 4)))
         if kind > 0.7:

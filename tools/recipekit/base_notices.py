@@ -1,0 +1,177 @@
+"""Notices of the small base's corpus: short news of one kind, each kind with one schema that asks for all of it."""
+
+import json
+import random
+from typing import Any
+
+from recipekit.base_corpus import SLOT, Piece, Writer
+
+ABOUT = {
+    "n": "姓と名",
+    "a": "年齢の数字",
+    "j": "職業や役職",
+    "o": "所属する会社や団体",
+    "h": "住まい",
+    "t": "内容",
+    "c": "種類",
+    "real": "実在すれば真、作り話なら偽",
+    "flag": "事実なら真、取り消しなら偽",
+}
+
+
+def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0) -> list[Piece]:
+    """Write an instruction, a notice, and as JSON what it tells of its people, places and organisations.
+
+    One notice in four tells nothing of what is asked: it is of another kind, or only of bystanders.
+
+    Args:
+        writer: Draws the words.
+        framed: Share of notices of the kinds that share their sentences.
+        brief: Share of notices whose instruction is no more than the name of the kind.
+    """
+    rng, corpus = writer.rng, writer.corpus
+    group = "framed" if framed and rng.random() < framed else "notices"
+    kinds = list(corpus[group])
+    kind = told = rng.choice(kinds)
+    if rng.random() < 0.15:
+        told = rng.choice([other for other in kinds if other != kind])
+    news = News(writer, corpus[group][told])
+    text = news.write(empty=rng.random() < 0.12)
+    spec = corpus[group][kind]
+    people, fields = spec["people"]
+    found = news if kind == told else News(writer, spec)
+    answer = {
+        people: [{name: one.get(fact, "") for fact, name in fields.items()} for one in found.people],
+        spec["places"]: found.places,
+        spec["orgs"]: found.orgs,
+    }
+    order = instruction(corpus, spec, kind, whole=rng.random() < 0.5)
+    if brief and rng.random() < brief:
+        order = people + "\n"
+    pieces = ["<s>" + order, rng.choice(corpus["orders"]["headers"]) + text, rng.choice(["", "\n", "\n"])]
+    return [("".join(pieces), False), (json.dumps(answer, ensure_ascii=False) + "</s>", True)]
+
+
+def instruction(corpus: dict[str, Any], spec: dict[str, Any], kind: str, whole: bool) -> str:
+    """Write the instruction of a kind of news, always the same: all of it, or the shape of the answer alone."""
+    fixed = random.Random(kind)
+    people, fields = spec["people"]
+    example = {name: fact in ("flag", "real") or "..." for fact, name in fields.items()}
+    shape = json.dumps({people: [example], spec["places"]: ["..."], spec["orgs"]: ["..."]}, ensure_ascii=False)
+    if not whole:
+        return shape + "\n"
+    rules = [fixed.choice(corpus["orders"]["openers"]), *fixed.sample(corpus["orders"]["rules"], k=fixed.randint(2, 8))]
+    about = "。".join(f'"{name}"は{ABOUT[fact]}' for fact, name in fields.items())
+    return "".join(rules) + f"\n{about}。\n形：{shape}\n"
+
+
+class News:
+    """One notice: its text, and what it says of people, places and organisations."""
+
+    def __init__(self, writer: Writer, spec: dict[str, Any]) -> None:
+        self.writer, self.rng = writer, writer.rng
+        self.spec = spec if "lines" in spec else writer.corpus["frames"] | spec
+        self.people: list[dict[str, Any]] = []
+        self.places: list[str] = []
+        self.orgs: list[str] = []
+        self.family, self.deed, self.category = "", "", ""
+
+    def write(self, empty: bool) -> str:
+        """Write the text: first news, then what follows from it and what others say, unless it is empty of news."""
+        rng, spec = self.rng, self.spec
+        self.writer.start_text()
+        others, fillers = self.writer.corpus["notice_others"], self.writer.corpus["fillers"]
+        parts = [self.fill(rng.choice(others + fillers)) for _ in range(rng.choice([0, 0, 0, 1]))]
+        if not empty:
+            refused = rng.random() < 0.15
+            parts.append(self.fill(rng.choice(spec["no"] if refused else spec["lines"]), flag=not refused))
+            if "tales" in spec and rng.random() < 0.1:
+                parts[-1] = self.retell(rng.choice(spec["tales"]))
+            if rng.random() < 0.15:
+                parts.append(self.fill(rng.choice(spec["lines"]), flag=True))
+        after = [] if empty else rng.sample(spec["after"], k=rng.choice([0, 1, 1, 2]))
+        more = after + rng.choices(others, k=rng.choice([0, 1, 1, 2])) + rng.choices(fillers, k=rng.choice([0, 0, 1]))
+        rng.shuffle(more)
+        meta = rng.choices(self.writer.corpus["meta_lines"], k=rng.choice([0, 0, 0, 1]))
+        head = "".join(self.fill(line) + "\n" for line in meta)
+        return head + "".join(parts + [self.fill(line) for line in more])
+
+    def fill(self, line: str, flag: bool = True) -> str:
+        """Fill a line's slots and keep what it tells."""
+        writer, rng, words = self.writer, self.rng, self.writer.words
+        told: list[dict[str, Any]] = []
+        asked = "{who}" in line or "{sur}" in line or any(line == after for after in self.spec["after"])
+
+        def slot(match: Any) -> str:
+            name = match[1]
+            if name in ("T", "done", "was", "thing"):
+                return self.phrase(name)
+            if name == "who":
+                return self.introduce(told)
+            if name == "other":
+                return writer.introduce("さん")[0]
+            if name == "sur":
+                return self.family or words.person()[0]
+            if name == "deed":
+                return self.new_deed()
+            if name == "deed0":
+                return self.deed or "品"
+            if name == "num":
+                return words.number(2, rng.choice([9, 99, 3000]))
+            if name in ("reason", "quote"):
+                return words.pick(name + "s")
+            spot = ""
+            if "offices" in self.spec and name == "org":
+                value = self.kanji(rng.choice(self.spec["offices"]))
+            elif "offices" in self.spec and name == "place":
+                value, spot = words.home(), rng.choice(["", "の" + words.pick("place_ends")])
+            else:
+                value = str(getattr(words, {"elsewhere": "place", "body": "org"}.get(name, name))())
+            kept = {"place": self.places, "org": self.orgs}.get(name, [])
+            if asked and value not in kept:
+                kept.append(value)
+            return value + spot
+
+        text = SLOT.sub(slot, line)
+        self.people += [one | {"t": self.deed, "c": self.category, "flag": flag, "real": True} for one in told]
+        return text
+
+    def retell(self, line: str) -> str:
+        """Fill a line of a tale in the place of the news: its people alone are told of, and they are not real."""
+        self.people, self.places, self.orgs = [], [], []
+        text = self.fill(line)
+        self.people = [one | {"real": False} for one in self.people]
+        return text
+
+    def kanji(self, text: str) -> str:
+        """Put random kanji, or a number, in the place of the slots of a phrase."""
+        words = self.writer.words
+        return SLOT.sub(lambda match: words.number(2, 90) if match[1] == "num" else words.some_kanji(1, 3), text)
+
+    def new_deed(self) -> str:
+        """Draw what the people did, and its category where the kind of news has any."""
+        deeds = self.spec["deeds"]
+        if isinstance(deeds, dict):
+            self.category = self.rng.choice(list(deeds))
+            deeds = deeds[self.category]
+        self.deed = self.kanji(self.rng.choice(deeds))
+        return self.deed
+
+    def phrase(self, name: str) -> str:
+        """Draw a phrase of a kind of news that shares its sentences: its title, its verbs or a pastime."""
+        if name == "T":
+            return str(self.spec["title"])
+        return self.kanji(self.rng.choice(self.spec["things" if name == "thing" else name]))
+
+    def introduce(self, told: list[dict[str, Any]]) -> str:
+        """Introduce the one to three people of the news, with its title."""
+        rng, texts = self.rng, list[str]()
+        count = rng.choice([1, 1, 1, 1, 1, 2, 2, 3])
+        for _ in range(count):
+            text, said = self.writer.introduce(self.spec["title"])
+            texts.append(text)
+            told.append(dict(said))
+            if not self.family or rng.random() < 0.5:
+                self.family = self.writer.family
+        tail = f"の{self.writer.words.number(count, count)}人" if count > 1 and rng.random() < 0.4 else ""
+        return rng.choice(["と", "、", "と、"]).join(texts) + tail
