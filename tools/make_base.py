@@ -58,7 +58,8 @@ def optimizers_of(model: Any, training: dict[str, Any]) -> list[Any]:
     """Build Muon for the matrices within the layers (Jordan 2024), and AdamW for embeddings, head and norms."""
     import torch
 
-    inner, outer = [], []
+    inner: list[Any] = []
+    outer: list[Any] = []
     for name, weight in model.named_parameters():
         (inner if weight.dim() == 2 and ".layers." in name else outer).append(weight)
     decay = training["weight_decay"]

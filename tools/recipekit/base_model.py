@@ -56,7 +56,7 @@ def start_copying(model: Any) -> None:
     """Set the first weights so that two layers of attention make an induction circuit (Olsson et al. 2022).
 
     From random weights, gradient descent needs millions of tokens to find it; set by hand, random strings of 40 symbols
-    are repeated at 85% before the first step, and training only has to sharpen that. Half of the residual stream holds
+    are repeated at 75% before the first step, and training only has to sharpen that. Half of the residual stream holds
     which token stands here; in layer 0, heads 0 to 2 bring the tokens 1 to 3 places back into the other half; in layer
     1, heads 0 and 1 look for the place whose past equals what stands here, and bring the token that stands there.
     """
