@@ -74,11 +74,11 @@ def save_checkpoint(model: Any, optimizers: list[Any], step: int, seconds: float
     from safetensors.torch import save
 
     states = {weight: state for optimizer in optimizers for weight, state in optimizer.state.items()}
-    tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
+    entries = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     for name, weight in model.named_parameters():
-        tensors |= {f"{part}.{name}": value for part, value in states[weight].items()}
+        entries |= {f"{part}.{name}": value for part, value in states[weight].items()}
     facts = {"step": str(step), "seconds": str(seconds), "key": key}
-    runs.write_bytes(CHECKPOINT, save({name: value.contiguous() for name, value in tensors.items()}, metadata=facts))
+    runs.write_bytes(CHECKPOINT, save({name: value.contiguous() for name, value in entries.items()}, metadata=facts))
 
 
 def load_checkpoint(model: Any, optimizers: list[Any], key: str) -> tuple[int, float]:

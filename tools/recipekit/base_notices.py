@@ -19,7 +19,7 @@ ABOUT = {
 }
 
 
-def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0) -> list[Piece]:
+def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0, hard: float = 0.0) -> list[Piece]:
     """Write an instruction, a notice, and as JSON what it tells of its people, places and organisations.
 
     One notice in four tells nothing of what is asked: it is of another kind, or only of bystanders.
@@ -28,16 +28,18 @@ def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0) -> list[Piec
         writer: Draws the words.
         framed: Share of notices of the kinds that share their sentences.
         brief: Share of notices whose instruction is no more than the name of the kind.
+        hard: Share of framed notices that name nobody or tell of nothing; above 0, all of them use hard_frames.
     """
     rng, corpus = writer.rng, writer.corpus
     group = "framed" if framed and rng.random() < framed else "notices"
-    kinds = list(corpus[group])
+    specs = corpus[group] | (corpus["hard_framed"] if hard and group == "framed" else {})
+    kinds = list(specs)
     kind = told = rng.choice(kinds)
     if rng.random() < 0.15:
         told = rng.choice([other for other in kinds if other != kind])
-    news = News(writer, corpus[group][told])
+    news = News(writer, specs[told], hard if group == "framed" else 0.0)
     text = news.write(empty=rng.random() < 0.12)
-    spec = corpus[group][kind]
+    spec = specs[kind]
     people, fields = spec["people"]
     found = news if kind == told else News(writer, spec)
     answer = {
@@ -68,9 +70,13 @@ def instruction(corpus: dict[str, Any], spec: dict[str, Any], kind: str, whole: 
 class News:
     """One notice: its text, and what it says of people, places and organisations."""
 
-    def __init__(self, writer: Writer, spec: dict[str, Any]) -> None:
-        self.writer, self.rng = writer, writer.rng
+    def __init__(self, writer: Writer, spec: dict[str, Any], hard: float = 0.0) -> None:
+        self.writer, self.rng, self.hard = writer, writer.rng, hard
         self.spec = spec if "lines" in spec else writer.corpus["frames"] | spec
+        if hard:
+            more = writer.corpus["hard_frames"]
+            self.spec = self.spec | {name: self.spec.get(name, []) + lines for name, lines in more.items()}
+        writer.words.varied = hard > 0
         self.people: list[dict[str, Any]] = []
         self.places: list[str] = []
         self.orgs: list[str] = []
@@ -82,14 +88,17 @@ class News:
         self.writer.start_text()
         others, fillers = self.writer.corpus["notice_others"], self.writer.corpus["fillers"]
         parts = [self.fill(rng.choice(others + fillers)) for _ in range(rng.choice([0, 0, 0, 1]))]
-        if not empty:
+        opening = rng.choice(["unnamed", "idle", "idle"]) if self.hard and rng.random() < self.hard else ""
+        if opening:
+            parts += [self.fill(line) for line in rng.sample(spec[opening], k=1 if opening == "unnamed" else 2)]
+        elif not empty:
             refused = rng.random() < 0.15
             parts.append(self.fill(rng.choice(spec["no"] if refused else spec["lines"]), flag=not refused))
             if "tales" in spec and rng.random() < 0.1:
                 parts[-1] = self.retell(rng.choice(spec["tales"]))
             if rng.random() < 0.15:
                 parts.append(self.fill(rng.choice(spec["lines"]), flag=True))
-        after = [] if empty else rng.sample(spec["after"], k=rng.choice([0, 1, 1, 2]))
+        after = [] if empty or opening else rng.sample(spec["after"], k=rng.choice([0, 1, 1, 2]))
         more = after + rng.choices(others, k=rng.choice([0, 1, 1, 2])) + rng.choices(fillers, k=rng.choice([0, 0, 1]))
         rng.shuffle(more)
         meta = rng.choices(self.writer.corpus["meta_lines"], k=rng.choice([0, 0, 0, 1]))
@@ -100,7 +109,8 @@ class News:
         """Fill a line's slots and keep what it tells."""
         writer, rng, words = self.writer, self.rng, self.writer.words
         told: list[dict[str, Any]] = []
-        asked = "{who}" in line or "{sur}" in line or any(line == after for after in self.spec["after"])
+        known = [*self.spec["after"], *self.spec.get("unnamed", [])]
+        asked = "{who}" in line or "{sur}" in line or line in known
 
         def slot(match: Any) -> str:
             name = match[1]
@@ -120,21 +130,29 @@ class News:
                 return words.number(2, rng.choice([9, 99, 3000]))
             if name in ("reason", "quote"):
                 return words.pick(name + "s")
-            spot = ""
-            if "offices" in self.spec and name == "org":
-                value = self.kanji(rng.choice(self.spec["offices"]))
-            elif "offices" in self.spec and name == "place":
-                value, spot = words.home(), rng.choice(["", "の" + words.pick("place_ends")])
-            else:
-                value = str(getattr(words, {"elsewhere": "place", "body": "org"}.get(name, name))())
-            kept = {"place": self.places, "org": self.orgs}.get(name, [])
-            if asked and value not in kept:
-                kept.append(value)
-            return value + spot
+            return self.named(name, asked)
 
         text = SLOT.sub(slot, line)
         self.people += [one | {"t": self.deed, "c": self.category, "flag": flag, "real": True} for one in told]
         return text
+
+    def named(self, name: str, asked: bool) -> str:
+        """Draw a place, an organisation, a date or the like, and keep those of the first two that are asked for."""
+        words, front, spot = self.writer.words, "", ""
+        if "offices" in self.spec and name in ("org", "office"):
+            value = self.kanji(self.rng.choice(self.spec["offices"]))
+            if self.hard and self.rng.random() < 0.3:
+                front = self.kanji(self.rng.choice(self.spec["before"]))
+        elif name == "rival":
+            value = self.kanji(self.rng.choice(self.spec["rivals"]))
+        elif "offices" in self.spec and name == "place":
+            value, spot = words.home(), self.rng.choice(["", "の" + words.pick("place_ends")])
+        else:
+            value = str(getattr(words, {"elsewhere": "place", "body": "org"}.get(name, name))())
+        kept = {"place": self.places, "org": self.orgs}.get(name, [])
+        if asked and value not in kept:
+            kept.append(value)
+        return front + value + spot
 
     def retell(self, line: str) -> str:
         """Fill a line of a tale in the place of the news: its people alone are told of, and they are not real."""

@@ -62,9 +62,10 @@ class Tasks:
         stage = self.recipe["stages"][number]
         rng = random.Random(f"{self.recipe['seed']}/{number}/{chunk}")
         writer = Writer(self.corpus, rng, stage.get("keys", 99))
-        rows: list[Row] = []
-        while sum(len(ids) for ids, _ in rows) < CHUNK * stage["batch_tokens"]:
+        rows, tokens = list[Row](), 0
+        while tokens < CHUNK * stage["batch_tokens"]:
             rows.append(self.row(stage, writer))
+            tokens += len(rows[-1][0])
         rows.sort(key=lambda row: len(row[0]))
         batches: list[list[Row]] = [[]]
         for row in rows:
@@ -111,7 +112,7 @@ class Tasks:
         for name, draw in (
             ("lookups", lambda: writer.lookups(stage["lookup_chars"])),
             ("cards", lambda: writer.cards(stage["lines"])),
-            ("notices", lambda: notice(writer, stage.get("framed", 0), stage.get("brief", 0))),
+            ("notices", lambda: notice(writer, *(stage.get(share, 0) for share in ("framed", "brief", "hard")))),
         ):
             kind -= stage.get(name, 0)
             if kind < 0:

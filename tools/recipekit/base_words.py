@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 WIDE = str.maketrans("0123456789", "０１２３４５６７８９")
+HIRAGANA = {ord("ァ") + place: ord("ぁ") + place for place in range(83)}
 
 
 class Words:
@@ -11,10 +12,15 @@ class Words:
 
     Names are mostly random characters, with the endings that such names have, so that a reader has to find them by what
     stands around them and has to copy them instead of remembering them.
+
+    Attributes:
+        wide: Whether numbers are full-width.
+        varied: Whether rarer forms occur too: villages' addresses, towns as employers, former posts; but names
+            are put together as most names are.
     """
 
     def __init__(self, corpus: dict[str, Any], rng: random.Random) -> None:
-        self.parts, self.rng, self.wide = corpus["words"], rng, False
+        self.parts, self.rng, self.wide, self.varied = corpus["words"], rng, False, False
         self.kanji = corpus["characters"]["kanji"].replace(" ", "")
 
     def pick(self, name: str) -> str:
@@ -45,7 +51,7 @@ class Words:
 
     def person(self) -> tuple[str, str]:
         """Return a family name and the full name."""
-        kind = self.rng.random()
+        kind = 0.2 + 0.8 * self.rng.random() if self.varied else self.rng.random()
         if kind < 0.06:
             family = self.katakana(2, 5)
             return family, family + self.rng.choice(["・", "・", "＝", ""]) + self.katakana(2, 5)
@@ -71,6 +77,10 @@ class Words:
 
     def home(self) -> str:
         """Write an address."""
+        if self.varied and self.chance(0.25):
+            area = self.area() if self.chance(0.7) else "同" + self.rng.choice("市町村")
+            part = self.rng.choice(["大字", "字", "上", "下", "中", ""]) + self.some_kanji(1, 2)
+            return area + part + (self.number(100, 3990) if self.chance(0.4) else "")
         if self.chance(0.1):
             return self.some_kanji(1, 2) + "市" + self.some_kanji(1, 2) + "区" + self.district()
         prefecture = self.some_kanji(1, 2) + self.rng.choice("県県県府都道") if self.chance(0.15) else ""
@@ -78,7 +88,9 @@ class Words:
 
     def job(self) -> str:
         """Name an occupation or a post."""
-        kind = self.rng.random()
+        if self.varied and self.chance(0.1):
+            return "元" + self.pick("jobs").removeprefix("元")
+        kind = (0.8 if self.varied else 1) * self.rng.random()
         if kind < 0.6:
             return self.pick("jobs")
         if kind < 0.8:
@@ -87,8 +99,12 @@ class Words:
 
     def org(self, bare: bool = False) -> str:
         """Name an organisation; a bare name, such as quotation marks hold, may lack what tells that it is one."""
+        if self.varied and self.chance(0.08):
+            return self.area()
         kind = self.rng.random()
         core = self.katakana(2, 6) if kind < 0.35 else self.some_kanji(2, 3)
+        if self.varied and kind < 0.1:
+            core = core.translate(HIRAGANA)
         if bare and self.chance(0.5):
             return core
         if self.chance(0.1):

@@ -34,8 +34,11 @@ class RunPlugin(BasePlugin):
             threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """Let NaN losses show: by default the trainer logs their neighbours' mean in their place."""
-        return {"logging_nan_inf_filter": False}
+        """Let NaN losses show, which are logged as their neighbours' mean; compute in bfloat16 on CPUs that do."""
+        arguments = {"logging_nan_inf_filter": False}
+        if not torch.cuda.is_available() and not cfg.deepspeed and cpu_has_bfloat16():
+            arguments |= {"bf16": True, "use_cpu": True}  # Axolotl refuses bf16: true without a GPU
+        return arguments
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seed the adapter's first values: Axolotl seeds the training loop, but only after it has drawn them."""
@@ -46,6 +49,8 @@ class RunPlugin(BasePlugin):
         """Digest the weights that training starts from, before a checkpoint replaces them."""
         if self.start_digest is None:  # a reference model is loaded after the trained one
             self.start_digest = trained_digest(model)
+            if not torch.cuda.is_available() and not cfg.sample_packing:
+                model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Watch the training loop."""
@@ -128,6 +133,30 @@ class RunReporter(TrainerCallback):
             line = {"step": state.global_step, "max_steps": state.max_steps, **values}
             with (Path(str(args.output_dir)) / "progress.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+
+def cpu_has_bfloat16() -> bool:
+    """Tell whether this CPU multiplies in bfloat16; where it does not, emulation makes it slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def only_what_is_trained(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Ask a causal language model in training for no more than its loss needs; a forward pre-hook.
+
+    Most of a row is its prompt, of which no logits are needed, and padding at the right end is behind all that looks
+    at it, so no mask is needed: on CPUs a quarter of a step's time, and the same loss. On GPUs, Liger does the former.
+    """
+    labels, mask = kwargs.get("labels"), kwargs.get("attention_mask")
+    if model.training and labels is not None:
+        following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        places = (following != -100).any(dim=0).nonzero().flatten()
+        kwargs |= {"logits_to_keep": places, "shift_labels": following[:, places]}
+        if mask is not None and bool((mask[:, 1:] <= mask[:, :-1]).all()):
+            kwargs["attention_mask"] = None
+    return args, kwargs
 
 
 def trained_digest(model: Any) -> str:
