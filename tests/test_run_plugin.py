@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
-from recipekit.run_plugin import only_what_is_trained
+from recipekit.run_plugin import RunPlugin, only_what_is_trained
 
 LABELS = torch.tensor([[-100, -100, 7, 8, 2, -100], [-100, -100, -100, -100, 6, 2], [-100, -100, -100, 9, 2, -100]])
 LENGTHS = [5, 6, 5]
@@ -45,3 +48,30 @@ def test_evaluation_and_masks_that_are_not_right_padding_stay_as_they_are(model)
     kept = only_what_is_trained(model.train(), (), batch(left=True))[1]["attention_mask"]
     assert torch.equal(kept, batch(left=True)["attention_mask"])
     assert only_what_is_trained(model, (), batch())[1]["attention_mask"] is None
+
+
+def test_the_plugin_puts_the_hook_where_a_peft_model_calls_it(model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).train()
+    seen = []
+    model.get_base_model().lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    RunPlugin().post_model_load(SimpleNamespace(sample_packing=True), model)
+    model(**batch())
+    RunPlugin().post_model_load(SimpleNamespace(sample_packing=None), model)
+    model(**batch())
+    assert seen == [6, 4]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "deepspeed", "bf16"),
+    [
+        ({"avx512_bf16": True}, None, True),
+        ({"amx_bf16": True}, None, True),
+        ({"avx512_bf16": False, "avx2": True}, None, False),
+        ({"avx512_bf16": True}, "zero2.json", False),
+    ],
+)
+def test_bfloat16_is_on_where_the_cpu_has_it(monkeypatch, capabilities, deepspeed, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert RunPlugin().get_training_args(SimpleNamespace(deepspeed=deepspeed)).get("bf16", False) is bf16
