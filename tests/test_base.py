@@ -238,14 +238,14 @@ def test_product_reads_held_out_notices(recipe, corpus, tokenizer):
     assert scores["notices"] > 0.55  # 77% of 200 in the card
 
 
-@pytest.mark.parametrize("hard", [0.0, 0.3])
-def test_notices_tell_what_they_are_asked(corpus, hard):
+@pytest.mark.parametrize(("hard", "local"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
+def test_notices_tell_what_they_are_asked(corpus, hard, local):
     writer = Writer(corpus, random.Random(3))
     framed = corpus["framed"] | corpus["hard_framed"]
     categories = {category for kind in framed.values() for category in kind["deeds"]}
     seen = set()
     for _ in range(300):
-        (prompt, _), (answer, learned) = notice(writer, framed=0.5, brief=0.3, hard=hard)
+        (prompt, _), (answer, learned) = notice(writer, framed=0.5, brief=0.3, hard=hard, local=local)
         assert learned and answer.endswith("</s>")
         people, places, orgs = json.loads(answer.removesuffix("</s>")).values()
         text = prompt.split("\n", 1)[1]
@@ -260,9 +260,23 @@ def test_notices_tell_what_they_are_asked(corpus, hard):
     assert ((False, True, True) in seen) == bool(hard)  # news of people without names
 
 
-@pytest.mark.parametrize(("kind", "hard"), [("award", 0.0), ("thanks", 0.0), ("drivers", 0.3)])
-def test_of_a_notice_only_the_news_is_kept(corpus, kind, hard):
+@pytest.mark.parametrize("local", [0.0, 1.0])
+def test_local_notices_name_towns_again(corpus, local):
+    writer, pairs, offices = Writer(corpus, random.Random(5)), 0, 0
+    for _ in range(300):
+        _, (answer, _) = notice(writer, framed=1.0, hard=0.3, local=local)
+        _, places, orgs = json.loads(answer.removesuffix("</s>")).values()
+        pairs += len({place[:3] for place in places}) < len(places)
+        offices += any(org[:2] == place[:2] for org in orgs for place in places)
+    assert (pairs > 10 and offices > 20) if local else (pairs, offices) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hard", "local"), [("award", 0.0, 0.0), ("thanks", 0.0, 0.0), ("drivers", 0.3, 0.0), ("growers", 0.3, 0.5)]
+)
+def test_of_a_notice_only_the_news_is_kept(corpus, kind, hard, local):
     writer = Writer(corpus, random.Random(4))
+    writer.words.local = local
     spec = {**corpus["notices"], **corpus["framed"], **corpus["hard_framed"]}[kind]
     news = News(writer, spec, hard)
     idle = news.spec["idle"] if hard else []
@@ -280,6 +294,11 @@ def test_of_a_notice_only_the_news_is_kept(corpus, kind, hard):
     if kind != "award":
         news.retell(news.spec["tales"][0])
         assert (news.places, news.orgs) == ([], []) and not any(one["real"] for one in news.people)
+    for name, fact in [("tales", "real"), ("cleared", "flag")] if local else []:
+        news.set_aside(name)
+        for line in news.spec["after"]:
+            news.fill(line)
+        assert (news.places, news.orgs) == ([], []) and news.people and not any(one[fact] for one in news.people)
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ class Writer:
     def start_text(self) -> None:
         """Choose the digits and brackets of a text, and forget who was named before."""
         self.words.wide, self.brackets, self.family = self.rng.random() < 0.4, self.rng.choice(["()", "（）"]), ""
+        self.words.towns, self.words.quarters = {}, []
 
     def _plan(self, domain: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         """Choose the lines of a passage, each with the role of its people or names, and what else it says of them."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 from recipekit.base_corpus import SLOT, Piece, Writer
@@ -19,7 +20,15 @@ ABOUT = {
 }
 
 
-def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0, hard: float = 0.0) -> list[Piece]:
+def notice(
+    writer: Writer,
+    framed: float = 0.0,
+    brief: float = 0.0,
+    hard: float = 0.0,
+    local: float = 0.0,
+    pairs: float = 0.0,
+    kana: float = 0.0,
+) -> list[Piece]:
     """Write an instruction, a notice, and as JSON what it tells of its people, places and organisations.
 
     One notice in four tells nothing of what is asked: it is of another kind, or only of bystanders.
@@ -29,15 +38,19 @@ def notice(writer: Writer, framed: float = 0.0, brief: float = 0.0, hard: float 
         framed: Share of notices of the kinds that share their sentences.
         brief: Share of notices whose instruction is no more than the name of the kind.
         hard: Share of framed notices that name nobody or tell of nothing; above 0, all of them use hard_frames.
+        local: How often a town is named again, with another part of it, or in the name of an office.
+        pairs: How often there are two places where a line has one.
+        kana: How often a company is written in hiragana, and a post in kana or with what limits it.
     """
     rng, corpus = writer.rng, writer.corpus
+    writer.words.local, writer.words.kana = local, kana
     group = "framed" if framed and rng.random() < framed else "notices"
     specs = corpus[group] | (corpus["hard_framed"] if hard and group == "framed" else {})
     kinds = list(specs)
     kind = told = rng.choice(kinds)
     if rng.random() < 0.15:
         told = rng.choice([other for other in kinds if other != kind])
-    news = News(writer, specs[told], hard if group == "framed" else 0.0)
+    news = News(writer, specs[told], hard if group == "framed" else 0.0, pairs)
     text = news.write(empty=rng.random() < 0.12)
     spec = specs[kind]
     people, fields = spec["people"]
@@ -70,17 +83,19 @@ def instruction(corpus: dict[str, Any], spec: dict[str, Any], kind: str, whole: 
 class News:
     """One notice: its text, and what it says of people, places and organisations."""
 
-    def __init__(self, writer: Writer, spec: dict[str, Any], hard: float = 0.0) -> None:
-        self.writer, self.rng, self.hard = writer, writer.rng, hard
+    def __init__(self, writer: Writer, spec: dict[str, Any], hard: float = 0.0, pairs: float = 0.0) -> None:
+        self.writer, self.rng, self.hard, self.pairs = writer, writer.rng, hard, pairs
         self.spec = spec if "lines" in spec else writer.corpus["frames"] | spec
         if hard:
-            more = writer.corpus["hard_frames"]
-            self.spec = self.spec | {name: self.spec.get(name, []) + lines for name, lines in more.items()}
+            for more in ("hard_frames", "local_frames")[: 2 if writer.words.local else 1]:
+                lines = writer.corpus[more]
+                self.spec = self.spec | {name: self.spec.get(name, []) + lines[name] for name in lines}
         writer.words.varied = hard > 0
         self.people: list[dict[str, Any]] = []
         self.places: list[str] = []
         self.orgs: list[str] = []
         self.family, self.deed, self.category = "", "", ""
+        self.title, self.aside = self.spec.get("title", ""), False
 
     def write(self, empty: bool) -> str:
         """Write the text: first news, then what follows from it and what others say, unless it is empty of news."""
@@ -96,7 +111,9 @@ class News:
             parts.append(self.fill(rng.choice(spec["no"] if refused else spec["lines"]), flag=not refused))
             if "tales" in spec and rng.random() < 0.1:
                 parts[-1] = self.retell(rng.choice(spec["tales"]))
-            if rng.random() < 0.15:
+            if "cleared" in spec and rng.random() < 0.2:
+                parts[-1] = self.set_aside(rng.choice(["tales", "cleared"]))
+            elif rng.random() < 0.15:
                 parts.append(self.fill(rng.choice(spec["lines"]), flag=True))
         after = [] if empty or opening else rng.sample(spec["after"], k=rng.choice([0, 1, 1, 2]))
         more = after + rng.choices(others, k=rng.choice([0, 1, 1, 2])) + rng.choices(fillers, k=rng.choice([0, 0, 1]))
@@ -109,8 +126,10 @@ class News:
         """Fill a line's slots and keep what it tells."""
         writer, rng, words = self.writer, self.rng, self.writer.words
         told: list[dict[str, Any]] = []
+        if self.pairs and "{place}" in line and rng.random() < self.pairs:
+            line = line.replace("{place}", rng.choice(["{place}と{place}", "{place}や{place}"]), 1)
         known = [*self.spec["after"], *self.spec.get("unnamed", [])]
-        asked = "{who}" in line or "{sur}" in line or line in known
+        asked = not self.aside and ("{who}" in line or "{sur}" in line or line in known)
 
         def slot(match: Any) -> str:
             name = match[1]
@@ -140,7 +159,7 @@ class News:
         """Draw a place, an organisation, a date or the like, and keep those of the first two that are asked for."""
         words, front, spot = self.writer.words, "", ""
         if "offices" in self.spec and name in ("org", "office"):
-            value = self.kanji(self.rng.choice(self.spec["offices"]))
+            value = self.kanji(self.rng.choice(self.spec["offices"]), words.core)
             if self.hard and self.rng.random() < 0.3:
                 front = self.kanji(self.rng.choice(self.spec["before"]))
         elif name == "rival":
@@ -161,10 +180,21 @@ class News:
         self.people = [one | {"real": False} for one in self.people]
         return text
 
-    def kanji(self, text: str) -> str:
-        """Put random kanji, or a number, in the place of the slots of a phrase."""
+    def set_aside(self, name: str) -> str:
+        """Tell a tale in the place of the news, or of people who were cleared; places and offices do not count then."""
+        self.people, self.places, self.orgs, self.aside = [], [], [], True
+        if name == "cleared" and self.rng.random() < 0.7:
+            self.title = "さん"
+        text = self.fill(self.rng.choice(self.spec[name]))
+        untrue = {"real": False} if name == "tales" else {"flag": False}
+        self.people = [one | untrue for one in self.people]
+        return text
+
+    def kanji(self, text: str, core: Callable[[], str] | None = None) -> str:
+        """Put random kanji (or what `core` draws), or a number, in the place of the slots of a phrase."""
         words = self.writer.words
-        return SLOT.sub(lambda match: words.number(2, 90) if match[1] == "num" else words.some_kanji(1, 3), text)
+        core = core or (lambda: words.some_kanji(1, 3))
+        return SLOT.sub(lambda match: words.number(2, 90) if match[1] == "num" else core(), text)
 
     def new_deed(self) -> str:
         """Draw what the people did, and its category where the kind of news has any."""
@@ -178,7 +208,7 @@ class News:
     def phrase(self, name: str) -> str:
         """Draw a phrase of a kind of news that shares its sentences: its title, its verbs or a pastime."""
         if name == "T":
-            return str(self.spec["title"])
+            return str(self.title)
         return self.kanji(self.rng.choice(self.spec["things" if name == "thing" else name]))
 
     def introduce(self, told: list[dict[str, Any]]) -> str:
@@ -186,7 +216,7 @@ class News:
         rng, texts = self.rng, list[str]()
         count = rng.choice([1, 1, 1, 1, 1, 2, 2, 3])
         for _ in range(count):
-            text, said = self.writer.introduce(self.spec["title"])
+            text, said = self.writer.introduce(self.title)
             texts.append(text)
             told.append(dict(said))
             if not self.family or rng.random() < 0.5:

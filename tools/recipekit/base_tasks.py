@@ -8,6 +8,7 @@ from recipekit.base_corpus import Writer, drill
 from recipekit.base_model import PAD, SPECIALS
 from recipekit.base_notices import notice
 
+SHARES = ("framed", "brief", "hard", "local", "pairs", "kana")  # of notices: see base_notices.notice
 CHUNK = 8  # batches whose rows are drawn together, so that rows of like length share a batch
 
 Row = tuple[list[int], list[bool]]  # token ids, and which of them are learned
@@ -112,7 +113,7 @@ class Tasks:
         for name, draw in (
             ("lookups", lambda: writer.lookups(stage["lookup_chars"])),
             ("cards", lambda: writer.cards(stage["lines"])),
-            ("notices", lambda: notice(writer, *(stage.get(share, 0) for share in ("framed", "brief", "hard")))),
+            ("notices", lambda: notice(writer, **{share: stage.get(share, 0) for share in SHARES})),
         ):
             kind -= stage.get(name, 0)
             if kind < 0:

@@ -17,10 +17,15 @@ class Words:
         wide: Whether numbers are full-width.
         varied: Whether rarer forms occur too: villages' addresses, towns as employers, former posts; but names
             are put together as most names are.
+        local: How often a town is one that the text has named before, and how often its name is part of another.
+        kana: How often a company is written in hiragana, and a post in kana or with what limits it.
+        towns: The towns that the text has named, each with the prefecture that its addresses begin with.
+        quarters: The parts of towns that it has named.
     """
 
     def __init__(self, corpus: dict[str, Any], rng: random.Random) -> None:
         self.parts, self.rng, self.wide, self.varied = corpus["words"], rng, False, False
+        self.local, self.kana, self.towns, self.quarters = 0.0, 0.0, dict[str, str](), list[str]()
         self.kanji = corpus["characters"]["kanji"].replace(" ", "")
 
     def pick(self, name: str) -> str:
@@ -67,13 +72,26 @@ class Words:
 
     def area(self) -> str:
         """Name a town."""
+        if self.local and self.towns and self.chance(self.local):
+            return self.rng.choice(list(self.towns))
         core = self.katakana(2, 3) if self.chance(0.05) else self.some_kanji(1, 2)
-        return core + (self.pick("surname_ends") if self.chance(0.4) else "") + self.pick("area_ends")
+        town = core + (self.pick("surname_ends") if self.chance(0.4) else "") + self.pick("area_ends")
+        self.towns.setdefault(town, "")
+        return town
+
+    def core(self) -> str:
+        """Draw the part of a name that tells it from others: some kanji, or a town's name."""
+        return self.area()[:-1] if self.local and self.chance(self.local) else self.some_kanji(1, 3)
 
     def district(self) -> str:
         """Name a part of a town."""
         block = f"{self.number(1, 9)}丁目" if self.chance(0.25) else ""
-        return self.some_kanji(1, 2) + self.pick("district_ends") + block
+        named = self.quarters + [town[:-1] for town in self.towns]
+        if self.local and named and self.chance(self.local / 3):
+            quarter = self.rng.choice(["", "", *"東西南北上下"]) + self.rng.choice(named)
+            return quarter + self.rng.choice(["", self.pick("district_ends")]) + block
+        self.quarters.append(self.some_kanji(1, 2))
+        return self.quarters[-1] + self.pick("district_ends") + block
 
     def home(self) -> str:
         """Write an address."""
@@ -84,10 +102,17 @@ class Words:
         if self.chance(0.1):
             return self.some_kanji(1, 2) + "市" + self.some_kanji(1, 2) + "区" + self.district()
         prefecture = self.some_kanji(1, 2) + self.rng.choice("県県県府都道") if self.chance(0.15) else ""
-        return prefecture + self.area() + (self.district() if self.chance(0.5) else "")
+        area = self.area()
+        if self.local:
+            prefecture = self.towns[area] = self.towns[area] or prefecture
+        return prefecture + area + (self.district() if self.chance(0.5) else "")
 
     def job(self) -> str:
         """Name an occupation or a post."""
+        if self.kana and self.chance(self.kana / 2):
+            short = self.katakana(2, 4)
+            posts = [short + "ー", short.translate(HIRAGANA) + "職", self.pick("job_limits") + self.pick("jobs")]
+            return self.rng.choice(posts)
         if self.varied and self.chance(0.1):
             return "元" + self.pick("jobs").removeprefix("元")
         kind = (0.8 if self.varied else 1) * self.rng.random()
@@ -103,8 +128,8 @@ class Words:
             return self.area()
         kind = self.rng.random()
         core = self.katakana(2, 6) if kind < 0.35 else self.some_kanji(2, 3)
-        if self.varied and kind < 0.1:
-            core = core.translate(HIRAGANA)
+        if self.varied and kind < 0.1 or self.kana and self.chance(self.kana):
+            core = self.katakana(3, 6).translate(HIRAGANA) if kind >= 0.1 else core.translate(HIRAGANA)
         if bare and self.chance(0.5):
             return core
         if self.chance(0.1):
