@@ -1,5 +1,6 @@
 """The small base: a lossless tokenizer, a corpus without forbidden names and foreign keys, weights that copy."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -15,6 +16,11 @@ from recipekit.base_notices import News, notice
 from recipekit.base_tasks import CHUNK, Tasks
 
 BASE, GOLD = ROOT / "data/samples/base", ROOT / "data/samples/hawks/hawks_eval_gold.csv"
+# Of each stage, the first chunk of batches.
+LEARNED = (
+    "e22a4ec0 6da3af98 bb199567 797ff078 e023287f 84ab3689 3a2bfa76 "
+    "9bb766ea f4de2503 a3617c7d 1e840d2f f5e4167e 6a6d05a3 deec9146"
+)
 HAWKS_KEYS = {
     "persons",
     "name",
@@ -175,6 +181,15 @@ def test_same_seed_same_batches(recipe, corpus):
     assert all(batch.ids.numel() <= stages[0]["batch_tokens"] + 32 * len(batch.ids) for batch in whole)
 
 
+def test_stages_draw_the_text_that_the_bundled_base_learned(recipe, corpus, tokenizer):
+    tasks_, digests = Tasks(recipe, corpus, tokenizer, forbidden_names(GOLD)), []
+    for index, (_, chunk) in enumerate(tasks_.chunks):
+        if chunk == 0:
+            text = b"".join(batch.ids.numpy().tobytes() for batch in tasks_[index])
+            digests.append(hashlib.sha256(text).hexdigest()[:8])
+    assert " ".join(digests) == LEARNED  # else take the change back, or train the base again: uv run tools/make_base.py
+
+
 def test_learned_places_are_answers(recipe, corpus):
     tokenizer = build_tokenizer(corpus["characters"], 4096)
     stage = {"steps": 1, "batch_tokens": 1000, "cards": 1, "lines": 2, "learning_rate": [0, 0]}
@@ -239,13 +254,16 @@ def test_product_reads_held_out_notices(recipe, corpus, tokenizer):
 
 
 @pytest.mark.parametrize(("hard", "local"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
-def test_notices_tell_what_they_are_asked(corpus, hard, local):
+@pytest.mark.parametrize("pairs", [0.0, 0.3])
+def test_notices_tell_what_they_are_asked(corpus, hard, local, pairs):
     writer = Writer(corpus, random.Random(3))
     framed = corpus["framed"] | corpus["hard_framed"]
     categories = {category for kind in framed.values() for category in kind["deeds"]}
     seen = set()
     for _ in range(300):
-        (prompt, _), (answer, learned) = notice(writer, framed=0.5, brief=0.3, hard=hard, local=local)
+        (prompt, _), (answer, learned) = notice(
+            writer, framed=0.5, brief=0.3, hard=hard, local=local, pairs=pairs, kana=pairs
+        )
         assert learned and answer.endswith("</s>")
         people, places, orgs = json.loads(answer.removesuffix("</s>")).values()
         text = prompt.split("\n", 1)[1]
@@ -292,13 +310,39 @@ def test_of_a_notice_only_the_news_is_kept(corpus, kind, hard, local):
     assert all(one["flag"] and one["real"] and one["t"] for one in news.people[count:])
     assert news.places and news.orgs
     if kind != "award":
-        news.retell(news.spec["tales"][0])
-        assert (news.places, news.orgs) == ([], []) and not any(one["real"] for one in news.people)
-    for name, fact in [("tales", "real"), ("cleared", "flag")] if local else []:
-        news.set_aside(name)
-        for line in news.spec["after"]:
-            news.fill(line)
+        news.retell("tales", aside=False)
+        assert not any(one["real"] for one in news.people)
+
+
+@pytest.mark.parametrize(("name", "fact"), [("tales", "real"), ("cleared", "flag")])
+def test_what_is_told_aside_has_people_but_no_place_and_no_office(corpus, name, fact):
+    writer = Writer(corpus, random.Random(6))
+    writer.words.local = 0.5
+    news = News(writer, corpus["hard_framed"]["growers"], hard=0.3, pairs=0.5)
+    for line in corpus["local_frames"][name]:
+        news.spec[name] = [line]
+        news.retell(name, aside=True)
+        for after in news.spec["after"]:
+            news.fill(after)
         assert (news.places, news.orgs) == ([], []) and news.people and not any(one[fact] for one in news.people)
+
+
+def test_where_a_line_has_two_places_both_are_kept(corpus):
+    writer = Writer(corpus, random.Random(7))
+    news = News(writer, corpus["framed"]["thanks"], hard=0.3, pairs=1.0)
+    for line in [line for part in ("lines", "after", "unnamed") for line in news.spec[part] if "{place}" in line]:
+        news.places = []
+        news.fill(line)
+        assert len(news.places) >= 2, line
+
+
+def test_posts_and_companies_are_written_in_kana_as_often_as_asked(corpus):
+    words = Writer(corpus, random.Random(8)).words
+    counts = {}
+    for words.kana in (0.0, 0.5):
+        jobs, orgs = [words.job() for _ in range(400)], [words.org() for _ in range(400)]
+        counts[words.kana] = sum(job.endswith("ー") for job in jobs), sum("ぁ" <= org[1] <= "ん" for org in orgs)
+    assert counts[0.0][1] == 0 and counts[0.5][0] > counts[0.0][0] + 15 and counts[0.5][1] > 40
 
 
 @pytest.mark.slow

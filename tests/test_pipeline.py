@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from recipekit import ROOT
+from recipekit.run_plugin import cpu_has_bfloat16
 
 pytestmark = pytest.mark.slow
 STEPS = ["regenerate", "phase1", "phase2", "merge", "predict", "evaluate", "card", "upload"]
@@ -80,6 +81,8 @@ def test_every_article_is_scored(whole):
     assert found["articles"] == 300 and found["negatives"] == 249
     assert found["valid_json_rate"] == 1.0 and found["micro"]["f1"] > 0.7
     assert seconds < 1500  # a loaded machine included; docs give the measured time
+    facts = json.loads((folder / "outputs/hawks/phase2/run_facts.json").read_text())
+    assert facts["bf16"] == cpu_has_bfloat16()
 
 
 @pytest.mark.xfail(strict=True, reason="not reached: micro F1 0.84; the small base does not read well enough yet")

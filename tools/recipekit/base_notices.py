@@ -40,7 +40,7 @@ def notice(
         hard: Share of framed notices that name nobody or tell of nothing; above 0, all of them use hard_frames.
         local: How often a town is named again, with another part of it, or in the name of an office.
         pairs: How often there are two places where a line has one.
-        kana: How often a company is written in hiragana, and a post in kana or with what limits it.
+        kana: How often a company is written in hiragana; half as often, a post is in kana or limited (臨時, 元).
     """
     rng, corpus = writer.rng, writer.corpus
     writer.words.local, writer.words.kana = local, kana
@@ -108,12 +108,14 @@ class News:
             parts += [self.fill(line) for line in rng.sample(spec[opening], k=1 if opening == "unnamed" else 2)]
         elif not empty:
             refused = rng.random() < 0.15
+            self.aside = refused and self.pairs > 0
             parts.append(self.fill(rng.choice(spec["no"] if refused else spec["lines"]), flag=not refused))
             if "tales" in spec and rng.random() < 0.1:
-                parts[-1] = self.retell(rng.choice(spec["tales"]))
+                parts[-1] = self.retell("tales", aside=self.pairs > 0)
             if "cleared" in spec and rng.random() < 0.2:
-                parts[-1] = self.set_aside(rng.choice(["tales", "cleared"]))
+                parts[-1] = self.retell(rng.choice(["tales", "cleared"]), aside=True)
             elif rng.random() < 0.15:
+                self.aside = False
                 parts.append(self.fill(rng.choice(spec["lines"]), flag=True))
         after = [] if empty or opening else rng.sample(spec["after"], k=rng.choice([0, 1, 1, 2]))
         more = after + rng.choices(others, k=rng.choice([0, 1, 1, 2])) + rng.choices(fillers, k=rng.choice([0, 0, 1]))
@@ -126,10 +128,10 @@ class News:
         """Fill a line's slots and keep what it tells."""
         writer, rng, words = self.writer, self.rng, self.writer.words
         told: list[dict[str, Any]] = []
-        if self.pairs and "{place}" in line and rng.random() < self.pairs:
-            line = line.replace("{place}", rng.choice(["{place}と{place}", "{place}や{place}"]), 1)
         known = [*self.spec["after"], *self.spec.get("unnamed", [])]
         asked = not self.aside and ("{who}" in line or "{sur}" in line or line in known)
+        if self.pairs and "{place}" in line and rng.random() < self.pairs:
+            line = line.replace("{place}", rng.choice(["{place}と{place}", "{place}や{place}"]), 1)
 
         def slot(match: Any) -> str:
             name = match[1]
@@ -173,18 +175,18 @@ class News:
             kept.append(value)
         return front + value + spot
 
-    def retell(self, line: str) -> str:
-        """Fill a line of a tale in the place of the news: its people alone are told of, and they are not real."""
-        self.people, self.places, self.orgs = [], [], []
-        text = self.fill(line)
-        self.people = [one | {"real": False} for one in self.people]
-        return text
+    def retell(self, name: str, aside: bool) -> str:
+        """Put a tale in the place of the news, or news of people who were cleared, mostly without their title.
 
-    def set_aside(self, name: str) -> str:
-        """Tell a tale in the place of the news, or of people who were cleared; places and offices do not count then."""
-        self.people, self.places, self.orgs, self.aside = [], [], [], True
+        Args:
+            name: "tales" or "cleared"; what the people did is not real, or not a fact.
+            aside: Whether places and offices do not count from here on.
+        """
+        self.people, self.places, self.orgs, self.aside = [], [], [], aside
         if name == "cleared" and self.rng.random() < 0.7:
             self.title = "さん"
+        if self.pairs:
+            self.family = ""  # of the news that this replaces
         text = self.fill(self.rng.choice(self.spec[name]))
         untrue = {"real": False} if name == "tales" else {"flag": False}
         self.people = [one | untrue for one in self.people]

@@ -18,7 +18,7 @@ class Words:
         varied: Whether rarer forms occur too: villages' addresses, towns as employers, former posts; but names
             are put together as most names are.
         local: How often a town is one that the text has named before, and how often its name is part of another.
-        kana: How often a company is written in hiragana, and a post in kana or with what limits it.
+        kana: How often a company is written in hiragana; half as often, a post is in kana or limited (臨時, 元).
         towns: The towns that the text has named, each with the prefecture that its addresses begin with.
         quarters: The parts of towns that it has named.
     """
@@ -110,9 +110,9 @@ class Words:
     def job(self) -> str:
         """Name an occupation or a post."""
         if self.kana and self.chance(self.kana / 2):
-            short = self.katakana(2, 4)
-            posts = [short + "ー", short.translate(HIRAGANA) + "職", self.pick("job_limits") + self.pick("jobs")]
-            return self.rng.choice(posts)
+            short, limit, job = self.katakana(2, 4).rstrip("ー"), self.pick("job_limits"), self.pick("jobs")
+            limited = job if job.startswith(limit) else limit + job
+            return self.rng.choice([short + "ー", short.translate(HIRAGANA) + "職", limited])
         if self.varied and self.chance(0.1):
             return "元" + self.pick("jobs").removeprefix("元")
         kind = (0.8 if self.varied else 1) * self.rng.random()
@@ -128,8 +128,10 @@ class Words:
             return self.area()
         kind = self.rng.random()
         core = self.katakana(2, 6) if kind < 0.35 else self.some_kanji(2, 3)
-        if self.varied and kind < 0.1 or self.kana and self.chance(self.kana):
-            core = self.katakana(3, 6).translate(HIRAGANA) if kind >= 0.1 else core.translate(HIRAGANA)
+        if self.varied and kind < 0.1:
+            core = core.translate(HIRAGANA)
+        elif self.kana and self.chance(self.kana):
+            core = self.katakana(3, 6).translate(HIRAGANA)
         if bare and self.chance(0.5):
             return core
         if self.chance(0.1):

@@ -123,7 +123,7 @@ class RunReporter(TrainerCallback):
             "planned_steps": state.max_steps,
             "reached_steps": state.global_step,
             "evaluations": len(evaluations),
-            "bf16": args.bf16,  # on a CPU this is decided here, whatever the resolved YAML says
+            "bf16": args.bf16,  # on a CPU get_training_args decides, and the resolved YAML says false
             "finite": all(map(math.isfinite, losses + evaluations)),
             "loss": losses[-1] if losses else None,
             "eval_loss": evaluations[-1] if evaluations else None,
