@@ -250,7 +250,7 @@ def test_product_reads_held_out_notices(recipe, corpus, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     scores = make_base.evaluate(model, Tasks(few, corpus, tokenizer, []).held_out())
     assert scores["characters"] > 0.985 and scores["copies"] > 0.95
-    assert scores["notices"] > 0.55  # 77% of 200 in the card
+    assert scores["notices"] > 0.55  # 76% of 200 in the card
 
 
 @pytest.mark.parametrize(("hard", "local"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
