@@ -79,13 +79,13 @@ def test_every_article_is_scored(whole):
     folder, _, seconds = whole
     found = metrics(folder)
     assert found["articles"] == 300 and found["negatives"] == 249
-    assert found["valid_json_rate"] == 1.0 and found["micro"]["f1"] > 0.7
+    assert found["valid_json_rate"] == 1.0 and found["micro"]["f1"] > 0.88
     assert seconds < 1500  # a loaded machine included; docs give the measured time
     facts = json.loads((folder / "outputs/hawks/phase2/run_facts.json").read_text())
     assert facts["bf16"] == cpu_has_bfloat16()
 
 
-@pytest.mark.xfail(strict=True, reason="not reached: micro F1 0.84; the small base does not read well enough yet")
+@pytest.mark.xfail(strict=True, reason="not reached: micro F1 0.94; the small base mixes up addresses")
 def test_the_recipe_learns(whole):
     found = metrics(whole[0])
     assert found["micro"]["f1"] >= 0.95
