@@ -85,7 +85,6 @@ def test_every_article_is_scored(whole):
     assert facts["bf16"] == cpu_has_bfloat16()
 
 
-@pytest.mark.xfail(strict=True, reason="not reached: micro F1 0.94; the small base mixes up addresses")
 def test_the_recipe_learns(whole):
     found = metrics(whole[0])
     assert found["micro"]["f1"] >= 0.95
