@@ -2,14 +2,13 @@ import json
 import os
 import subprocess
 import sys
-from collections import namedtuple
 
 import pytest
 import typer
 import yaml
 
 import check as tool
-from recipekit import ROOT, axolotl_schema, hub, preflight, rowcheck, traps
+from recipekit import ROOT, axolotl_schema, preflight, rowcheck, traps
 from recipekit.axolotl_schema import Finding
 from recipekit.preflight import Verdicts
 from recipekit.task import load_task
@@ -318,77 +317,6 @@ def test_what_failed_is_looked_at_again(task, run, monkeypatch):
     first = run()[1]
     assert first == run()[1]
     assert any("seed: wrong" in p for p in first) and any("empty" in p for p in first)
-
-
-# --- the machine
-
-
-def environment(task, profile="cpu", **config):
-    return {c.name: c for c in preflight.environment(task, profile, [config])}
-
-
-def test_too_little_disk_is_a_failure_and_the_need_depends_on_the_profile(task, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(0, 0, 10e9))
-    assert environment(task)["disk"].status == "ok"
-    assert "10.0 GB free, expected " in environment(task, "gpu")["disk"].problems[0]
-
-
-def test_flash_attention_is_asked_for_only_where_a_yaml_wants_it(task, monkeypatch):
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    assert "flash-attn" not in environment(task, attn_implementation="sdpa")
-    assert (
-        "uv sync --extra flash" in environment(task, attn_implementation="flash_attention_2")["flash-attn"].problems[0]
-    )
-
-
-def test_tmux_only_warns(task, monkeypatch):
-    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
-    assert environment(task)["tmux"].status == "warn"
-    monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.delenv("TMUX", raising=False)
-    assert [environment(task, p)["tmux"].status for p in ("cpu", "gpu")] == ["ok", "warn"]
-    monkeypatch.setenv("TMUX", "x")
-    assert environment(task, "gpu")["tmux"].status == "ok"
-
-
-def test_the_token_is_looked_for_and_never_shown(task, monkeypatch):
-    monkeypatch.setattr(hub, "find_token", lambda root: None)
-    assert environment(task)["HF token"].status == "warn"
-    monkeypatch.setattr(hub, "find_token", lambda root: "hf_secret")
-    checks = environment(task)
-    assert checks["HF token"].status == "ok" and "hf_secret" not in str(checks)
-
-
-def test_other_versions_of_python_and_axolotl_are_failures(task, monkeypatch):
-    monkeypatch.setattr(preflight, "version", lambda name: "0.20.1")
-    monkeypatch.setattr(preflight.sys, "version_info", (3, 13, 0, "final", 0))
-    checks = environment(task)
-    assert "expected 0.19" in checks["packages"].problems[0]
-    assert "expected 3.11 or 3.12" in checks["Python"].problems[0]
-
-
-def refuse(token):
-    import httpx
-
-    raise httpx.ConnectError("no route")
-
-
-def test_a_base_on_the_hub_that_cannot_be_had_is_a_failure_and_a_cached_one_a_warning(task, monkeypatch):
-    monkeypatch.setattr(hub, "connect", refuse)
-    monkeypatch.setattr(preflight, "_cached", lambda *_: False)
-    check = preflight.base_model(task, "some/model")
-    assert "no connection to the Hub" in check.problems[0] and "hf download some/model" in check.problems[0]
-    monkeypatch.setattr(preflight, "_cached", lambda *_: True)
-    assert preflight.base_model(task, "some/model").status == "warn"
-
-
-def test_a_local_base_is_there_whole_or_made_by_an_earlier_step(task):
-    assert preflight.base_model(task, "data/samples/base").status == "ok"
-    assert preflight.base_model(task, "outputs/mini/merged").status == "ok"
-    assert "no such folder" in preflight.base_model(task, "data/samples/nobase").problems[0]
-    (task.root / "data/samples/base/model.safetensors").unlink()
-    assert "*.safetensors" in preflight.base_model(task, "data/samples/base").problems[0]
 
 
 # --- the command

@@ -110,6 +110,7 @@ class News:
             refused = rng.random() < 0.15
             self.aside = refused and self.pairs > 0
             parts.append(self.fill(rng.choice(spec["no"] if refused else spec["lines"]), flag=not refused))
+            # What is replaced was drawn all the same: the stages before these kinds of text drew it, and draw it still.
             if "tales" in spec and rng.random() < 0.1:
                 parts[-1] = self.retell("tales", aside=self.pairs > 0)
             if "cleared" in spec and rng.random() < 0.2:
