@@ -1,90 +1,39 @@
-"""Predictions against the gold CSV: precision, recall and F1 per field, and rates over articles.
+"""Predictions against the gold CSV: scores with intervals, every error, and a report to look at.
 
     uv run tools/evaluate.py hawks
     uv run tools/evaluate.py hawks --predictions FILE --gold FILE --output DIR
+    uv run tools/evaluate.py hawks --compare A.jsonl B.jsonl            # is B really better than A?
+    uv run tools/evaluate.py hawks --baseline recipes/hawks/baseline.yml   # exit 1 where a metric misses its bar
 
-Writes DIR/metrics.json and DIR/errors.jsonl (every missed and spurious value). How values are compared stands in
-tools/recipekit/normalise.py, what is counted in tools/recipekit/scoring.py.
+Writes DIR/metrics.json, errors.jsonl (every wrong value) and report.html. What is compared and counted, and how:
+docs/evaluation.md.
 """
 
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
+import rapidfuzz
 import typer
 
-from recipekit import ROOT, runs, scoring
-from recipekit.console import log_to, main, show
+from recipekit import ROOT, report, runs, scoring, tables, yamlfile
+from recipekit.compare import Comparer
+from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
-from recipekit.gold import GoldRow, read_gold
+from recipekit.evaluation import Evaluation
+from recipekit.gold import GoldFile
+from recipekit.joining import join
+from recipekit.redact import redact
 from recipekit.runs import Step, relative
-from recipekit.segments import read_jsonl
+from recipekit.scoring import Difference, Estimate, Layout, Tally
 from recipekit.task import Task, load_task
 
-
-def read_predictions(path: Path) -> tuple[dict[str, Any], dict[str, int], list[str]]:
-    """Read predictions; a row needs "id" and "output", the parsed answer or null.
-
-    Returns:
-        Outputs by id, line numbers by id, and the problems found.
-    """
-    outputs: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    problems: list[str] = []
-    try:
-        for line, row in read_jsonl(path):
-            name = row.get("id")
-            if not isinstance(name, str) or "output" not in row:
-                problems.append(
-                    f"{relative(path)}:{line}: expected the keys 'id' (text) and 'output'; write them with predict.py"
-                )
-            elif name in lines:
-                problems.append(
-                    f"{relative(path)}:{line}: id '{name}' stands on line {lines[name]} already; keep one of them"
-                )
-            else:
-                outputs[name], lines[name] = row["output"], line
-    except UserError as error:
-        problems += error.problems
-    return outputs, lines, problems
-
-
-def read_both(task: Task, predictions: Path, gold: Path) -> tuple[dict[str, GoldRow], dict[str, Any]]:
-    """Read gold and predictions and see that both are about the same articles.
-
-    Raises:
-        UserError: Everything that is wrong in either file, or ids that stand in one of them only.
-    """
-    outputs, lines, problems = read_predictions(predictions)
-    try:
-        rows = read_gold(task, gold)
-    except UserError as error:
-        raise UserError(problems + error.problems) from None
-    if problems:
-        raise UserError(problems)
-    without = [name for name in rows if name not in outputs]
-    unknown = [name for name in outputs if name not in rows]
-    if without:
-        problems.append(
-            f"{relative(gold)}:{rows[without[0]].line}: {_several(without)} no prediction in {relative(predictions)}; "
-            f"predict all articles (uv run tools/predict.py {task.name}), or take the rows out of the gold file"
-        )
-    if unknown:
-        problems.append(
-            f"{relative(predictions)}:{lines[unknown[0]]}: {_several(unknown)} no row in {relative(gold)}; "
-            "use the gold file of the same articles, or take the rows out of the predictions"
-        )
-    if problems:
-        raise UserError(problems)
-    return rows, outputs
-
-
-def _several(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{'ids' if len(names) > 1 else 'id'} {shown}{more} {'have' if len(names) > 1 else 'has'}"
+MODULES = ("compare", "evaluation", "gold", "joining", "normalise", "redact", "report", "scoring", "spans")
+CODE = ("evaluate.py", *(f"recipekit/{name}.py" for name in MODULES), "recipekit/report.html.j2", "recipekit/laws.yml")
 
 
 def is_bundled(task: Task, gold: Path) -> bool:
@@ -120,67 +69,165 @@ def log_to_mlflow(task: Task, metrics: dict[str, Any]) -> None:
         )
 
 
-def score_files(task: Task, predictions: Path, gold: Path, output: Path) -> dict[str, Any]:
-    """Score a predictions file and write metrics.json and errors.jsonl; returns the metrics."""
-    rows, outputs = read_both(task, predictions, gold)
-    metrics, errors = scoring.score(task, {name: row.values for name, row in rows.items()}, outputs)
-    metrics["data"] = {
-        "predictions": relative(predictions),
-        "gold": relative(gold),
-        "gold_sha256": runs.digest(gold),
-        "bundled_sample": is_bundled(task, gold),
-    }
-    runs.write_jsonl(output / "errors.jsonl", errors)
-    runs.write_text(output / "metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")
-    return metrics
+@dataclass(frozen=True)
+class Options:
+    """What is scored and how.
+
+    Attributes:
+        gold: CSV file.
+        articles: JSONL file of what was predicted; without it no error is told to be hallucinated.
+        output: Folder to write to.
+        resamples: How often articles are drawn anew for the intervals.
+        seed: Of the draws.
+        redact: Whether personal names are taken out of errors.jsonl and report.html.
+    """
+
+    gold: Path
+    articles: Path | None
+    output: Path
+    resamples: int = 1000
+    seed: int = 0
+    redact: bool = False
 
 
-def make_step(task: Task, predictions: Path, gold: Path, output: Path) -> Step:
+def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[str, Any], dict[str, Estimate]]:
+    """Score a predictions file and write metrics.json, errors.jsonl and report.html, all of them or none.
+
+    Returns:
+        The metrics as metrics.json has them, and the estimates they come from.
+    """
+    evaluation = Evaluation(task, redact(task) if options.redact else None)
+    gold = GoldFile(task, options.gold)
+    with runs.writing(options.output / "errors.jsonl") as stream, progress("evaluate", None) as advance:
+        for number, (row, [prediction], article) in enumerate(join(task, gold, [predictions], options.articles), 1):
+            for error in evaluation.add(row, prediction, article):
+                stream.write(orjson.dumps(error) + b"\n")
+            if number % 1000 == 0:
+                advance(1000)
+        estimates = evaluation.estimates(options.resamples, options.seed)
+        metrics = evaluation.metrics(estimates, options.resamples, options.seed)
+        metrics["data"] = {
+            "predictions": relative(predictions),
+            "gold": relative(options.gold),
+            "gold_sha256": runs.digest(options.gold),
+            "bundled_sample": is_bundled(task, options.gold),
+        }
+        runs.write_text(options.output / "report.html", report.render(task, evaluation, metrics))
+        runs.write_text(options.output / "metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")
+    if gold.padded:
+        what = "cells have fewer values than there are entities, and gave them to the first ones"
+        show(f"evaluate: {gold.padded} {what}; see {gold.first_padded}", style="yellow")
+    return metrics, estimates
+
+
+def compare_files(task: Task, files: tuple[Path, Path], options: Options) -> dict[str, Difference]:
+    """Compare two predictions files on the same gold and write compare.json."""
+    comparer, layout = Comparer(task), Layout.of(task)
+    pairs = Tally()
+    with progress("compare", None) as advance:
+        for gold, both, _ in join(task, GoldFile(task, options.gold), list(files), None):
+            vectors = [layout.vector(comparer.compare(gold, row["output"]), gold.is_negative()) for row in both]
+            pairs.add(vectors[0] + vectors[1])
+            advance()
+    found = scoring.compare(layout, pairs, options.resamples, options.seed)
+    content = {
+        "a": relative(files[0]), "b": relative(files[1]), "gold": relative(options.gold),
+        "resamples": options.resamples, "seed": options.seed,
+        "metrics": {name: difference._asdict() | {"real": difference.is_real} for name, difference in found.items()},
+    }  # fmt: skip
+    runs.write_text(options.output / "compare.json", json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    return found
+
+
+def read_bars(path: Path, known: list[str]) -> dict[str, float]:
+    """Read the bars that metrics must not miss: YAML, a metric's dotted name and a number a line.
+
+    Raises:
+        UserError: The file is missing or no YAML, a name is no metric, or a bar no number from 0 to 1; all at once.
+    """
+    bars, lines = yamlfile.load(path)
+    problems = []
+    for name, bar in bars.items():
+        place = f"{relative(path)}:{lines.get((name,), 1)}: {name}"
+        if name not in known:
+            near = rapidfuzz.process.extractOne(str(name), known)
+            problems.append(f"{place}: no such metric; did you mean {near[0] if near else known[0]}?")
+        elif isinstance(bar, bool) or not isinstance(bar, int | float) or not 0 <= bar <= 1:
+            problems.append(f"{place}: found {bar!r}, expected a number from 0 to 1")
+    if problems:
+        raise UserError(problems)
+    return bars
+
+
+def make_step(task: Task, predictions: Path, options: Options) -> Step:
     """Name what the scores depend on."""
-    code = ["evaluate.py", *(f"recipekit/{module}.py" for module in ("gold", "normalise", "scoring"))]
     inputs = {
         "predictions": predictions,
-        "gold": gold,
+        "gold": options.gold,
+        "articles": options.articles,
         "columns": task.spec["gold"],
         "schema": task.output_schema,
-        **{name: ROOT / "tools" / name for name in code},
+        "options": [options.resamples, options.seed, options.redact],
+        **{name: ROOT / "tools" / name for name in CODE},
     }
-    return Step(task.outputs, "evaluate", inputs, [output / "metrics.json", output / "errors.jsonl"])
+    products = [options.output / name for name in ("metrics.json", "errors.jsonl", "report.html")]
+    return Step(task.outputs, "evaluate", inputs, products)
 
 
 def evaluate(
     task: str,
     predictions: Annotated[Path | None, typer.Option(help="JSONL; default outputs/TASK/predictions.jsonl")] = None,
     gold: Annotated[Path | None, typer.Option(help="CSV; default the task's, below data/test/")] = None,
+    articles: Annotated[Path | None, typer.Option(help="JSONL; default the task's, where gold is the default")] = None,
     output: Annotated[Path | None, typer.Option(help="folder; default outputs/TASK/evaluation")] = None,
+    compare: Annotated[tuple[Path, Path] | None, typer.Option(help="two predictions files; tests B against A")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="YAML of bars; exit 1 where a metric misses its own")] = None,
+    redact: Annotated[bool, typer.Option(help="no personal names in errors.jsonl and report.html")] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="bootstrap samples for the intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
     mlflow: Annotated[bool | None, typer.Option(help="log to MLflow; default only where all paths are default")] = None,
 ) -> None:
     """Score a task's predictions against its gold CSV."""
     recipe = load_task(task)
-    is_step = predictions is None and gold is None and output is None
+    is_step = not any((predictions, gold, articles, output, compare))
     if is_step:
         log_to("evaluate")
-    predictions = predictions or recipe.outputs / "predictions.jsonl"
-    gold = gold or recipe.test_path("gold")
-    output = output or recipe.outputs / "evaluation"
-    step = make_step(recipe, predictions, gold, output)
-    if is_step and not mlflow and predictions.exists() and gold.exists() and step.done():
-        show_scores(recipe, json.loads((output / "metrics.json").read_text(encoding="utf-8")), "up to date")
+    own = recipe.test_path("input")
+    options = Options(
+        gold or recipe.test_path("gold"), articles or (own if gold is None and own.exists() else None),
+        output or recipe.outputs / "evaluation", resamples, seed, redact,
+    )  # fmt: skip
+    if compare:
+        show(tables.differences(compare_files(recipe, compare, options), [relative(path) for path in compare]))
+        show(f"evaluate: written to {relative(options.output / 'compare.json')}")
         return
-    metrics = score_files(recipe, predictions, gold, output)
-    show_scores(recipe, metrics, f"written to {relative(output)}")
+    predictions = predictions or recipe.outputs / "predictions.jsonl"
+    bars = read_bars(baseline, Layout.of(recipe).names()) if baseline else {}
+    step = make_step(recipe, predictions, options)
+    if is_step and not (mlflow or bars) and predictions.exists() and options.gold.exists() and step.done():
+        show_scores(recipe, json.loads((options.output / "metrics.json").read_text(encoding="utf-8")), "up to date")
+        return
+    metrics, estimates = score_files(recipe, predictions, options)
+    show_scores(recipe, metrics, f"written to {relative(options.output)}")
     if is_step if mlflow is None else mlflow:
         log_to_mlflow(recipe, metrics)
     if is_step:
         step.record(micro_f1=metrics["micro"]["f1"])
+    failures = scoring.gate(estimates, bars)
+    for failure in failures:
+        show(f"evaluate: {failure}", style="bold red")
+    if failures:
+        raise typer.Exit(1)
+    if bars:
+        show(f"evaluate: no bar of {relative(baseline)} is missed", style="green")
 
 
 def show_scores(task: Task, metrics: dict[str, Any], state: str) -> None:
     """Show the table; in a run of the whole pipeline, which ends with it, only a line."""
     if os.environ.get("LOG_DIR"):
-        show(f"evaluate: {state}; micro F1 {scoring.percent(metrics['micro']['f1'])}, {scoring.summary(metrics)}")
+        show(f"evaluate: {state}; micro F1 {tables.percent(metrics['micro']['f1'])}, {tables.summary(metrics)}")
     else:
-        show(scoring.table(metrics, title=task.title))
+        show(tables.scores(metrics, title=task.title))
         show(f"evaluate: {state}")
 
 

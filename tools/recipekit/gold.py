@@ -1,87 +1,187 @@
-"""The gold CSV: one row an article, one column a field, several values in a cell."""
+"""The gold CSV: one row an article, or one row an entity of it, one column a field, several values in a cell."""
 
 import csv
-import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from recipekit.errors import UserError
 from recipekit.runs import relative
 from recipekit.task import Task
+
+Entity = dict[str, str]  # column -> value; only columns that have one
 
 
 class GoldRow(NamedTuple):
     """What is right for one article.
 
     Attributes:
+        id: The article's.
         line: Where the row begins in the file, 1-based.
-        values: The values of every column of task.yml; an empty cell has none.
+        entities: Entity's name -> the objects that the article has, those without any value left out.
+        sets: Column without an entity -> its values.
     """
 
+    id: str
     line: int
-    values: dict[str, list[str]]
+    entities: dict[str, list[Entity]]
+    sets: dict[str, list[str]]
+
+    def is_negative(self) -> bool:
+        """Tell whether there is nothing to find."""
+        return not any(self.sets.values()) and not any(self.entities.values())
 
 
-def read_gold(task: Task, path: Path) -> dict[str, GoldRow]:
-    """Read a gold CSV, UTF-8 with or without BOM; a row may end before the header does (`LVP0359,,,,,,`).
+@dataclass
+class GoldFile:
+    """A gold CSV, read a row at a time: UTF-8 with or without BOM.
 
-    Columns that task.yml does not name are left aside, and so are empty lines.
+    A row may end before the header does (`LVP0359,,,,,,`), columns that task.yml does not name are left aside, and so
+    are empty lines. The n-th value of an entity's cell belongs to the n-th entity; a cell with fewer values than there
+    are entities gives them to the first ones (`padded` tells how many such cells there were, and the first).
 
-    Returns:
-        The rows by article id, in the order of the file.
-
-    Raises:
-        UserError: The file is missing, empty or no CSV, lacks a column, or has rows that are too long, without an id
-            or with an id that stood before; all at once.
+    Attributes:
+        rows: Articles read so far.
+        padded: Cells with fewer values than entities, so far.
     """
-    lines = _read_csv(path)
-    header = [name.strip() for name in lines[0][1]]
-    problems = [f"{relative(path)}:{lines[0][0]}: {what}" for what in _header_problems(task, header)]
-    if problems:
-        raise UserError(problems)
-    place = header.index(task.spec["gold"]["id"])
-    rows: dict[str, GoldRow] = {}
-    for line, cells in lines[1:]:
-        name = cells[place].strip() if place < len(cells) else ""
-        at = f"{relative(path)}:{line}:"
-        if len(cells) > len(header):
-            problems.append(f"{at} {len(cells)} cells, the header has {len(header)}; quote a cell that holds a comma")
-        elif not name:
-            problems.append(f"{at} no {header[place]}; every row starts with an article's id, add it or remove the row")
-        elif name in rows:
-            problems.append(f"{at} id '{name}' stands on line {rows[name].line} already; keep one of them")
-        else:
-            rows[name] = GoldRow(line, _values(task, dict(zip(header, cells, strict=False))))
-    if problems or not rows:
-        raise UserError(problems or f"{relative(path)}:1: a header and no rows; expected one row an article")
-    return rows
+
+    task: Task
+    path: Path
+    rows: int = 0
+    padded: int = 0
+    first_padded: str = ""
+    problems: list[tuple[int, str]] = field(default_factory=list)  # with their lines
+
+    def __iter__(self) -> Iterator[GoldRow]:
+        """Yield the articles in the order of the file.
+
+        Raises:
+            UserError: The file is missing, empty or no CSV, lacks a column, or has rows that are too long, without an
+                id or with an id that stood before; all at once, after the good rows were yielded.
+        """
+        lines = self._lines()
+        at, header = next(lines, (1, []))
+        if not header:
+            raise UserError(f"{relative(self.path)}: the file is empty; expected a header and one row an article")
+        header = [name.strip() for name in header]
+        if problems := _header_problems(self.task, header):
+            raise UserError([f"{relative(self.path)}:{at}: {what}" for what in problems])
+        hashes: list[int] = []
+        for row in self._articles(lines, header):
+            hashes.append(hash(row.id))
+            yield row
+        self.rows = len(hashes)
+        if len(np.unique(np.array(hashes, dtype=np.int64))) < self.rows:
+            self.problems += self._repeated(header)
+        if not self.rows and not self.problems:
+            self.problems = [(1, "a header and no rows; expected one row an article")]
+        if self.problems:
+            raise UserError([f"{relative(self.path)}:{line}: {what}" for line, what in sorted(self.problems)])
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield every row that is not empty, with the number of the line on which it begins."""
+        line = 1
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.reader(stream, strict=True)
+                for cells in reader:
+                    if any(cells) and any(cell.strip() for cell in cells):
+                        yield line, cells
+                    line = reader.line_num + 1
+        except OSError as error:
+            remedy = "make it with regenerate_segments.py, or check the name"
+            raise UserError(f"{relative(self.path)}: {error.strerror}; {remedy}") from None
+        except UnicodeDecodeError:
+            at = _undecodable_line(self.path)
+            raise UserError(
+                f"{relative(self.path)}:{at}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)"
+            ) from None
+        except csv.Error as error:
+            remedy = "mend the quotes of the row"
+            raise UserError(f"{relative(self.path)}:{line}: not valid CSV: {error}; {remedy}") from None
+
+    def _articles(self, lines: Iterator[tuple[int, list[str]]], header: list[str]) -> Iterator[GoldRow]:
+        gold = self.task.spec["gold"]
+        place = header.index(gold["id"])
+        last: GoldRow | None = None
+        for line, cells in lines:
+            name = cells[place].strip() if place < len(cells) else ""
+            if len(cells) > len(header):
+                what = f"{len(cells)} cells, the header has {len(header)}; quote a cell that holds a comma"
+                self.problems.append((line, what))
+            elif not name:
+                remedy = "every row starts with an article's id, add it or remove the row"
+                self.problems.append((line, f"no {header[place]}; {remedy}"))
+            elif last and last.id == name and self._single():
+                _extend(last, self._row(name, line, cells, header))
+            else:
+                if last:
+                    yield last
+                last = self._row(name, line, cells, header)
+        if last:
+            yield last
+
+    def _row(self, name: str, line: int, cells: list[str], header: list[str]) -> GoldRow:
+        if sum(map(bool, cells)) == 1:
+            return GoldRow(name, line, {}, {})
+        gold = self.task.spec["gold"]
+        found = dict(zip(header, cells, strict=False))
+        parts: dict[str, dict[str, list[str]]] = {entity: {} for entity in gold.get("entities", {})}
+        sets = {}
+        for column, spec in gold["columns"].items():
+            cell = found.get(column, "")
+            entity = spec.get("entity")
+            whole = entity and entity == self._single()
+            values = [value.strip() for value in ([cell] if whole else cell.split(gold["separator"]))]
+            if entity:
+                parts[entity][column] = values
+            elif any(values):
+                sets[column] = [value for value in values if value]
+        entities = {entity: self._entities(columns, line) for entity, columns in parts.items()}
+        return GoldRow(name, line, entities, sets)
+
+    def _entities(self, columns: dict[str, list[str]], line: int) -> list[Entity]:
+        number = max(map(len, columns.values()))
+        for column, values in columns.items():
+            if len(values) < number and any(values):
+                self.padded += 1
+                self.first_padded = self.first_padded or f"{relative(self.path)}:{line}: {column}"
+        found: list[Entity] = [{} for _ in range(number)]
+        for column, values in columns.items():
+            for entity, value in zip(found, values, strict=False):
+                if value:
+                    entity[column] = value
+        return [entity for entity in found if entity]
+
+    def _repeated(self, header: list[str]) -> list[tuple[int, str]]:
+        """Read the file again to name the ids that it has more than once."""
+        remedy = "put the rows of an article one after another" if self._single() else "keep one of them"
+        again = GoldFile(self.task, self.path)
+        lines = again._lines()
+        next(lines)
+        seen: dict[str, int] = {}
+        return [
+            (row.line, f"id '{row.id}' stands on line {seen[row.id]} already; {remedy}")
+            for row in again._articles(lines, header)
+            if seen.setdefault(row.id, row.line) != row.line
+        ]
+
+    def _single(self) -> str | None:
+        """Name the entity that has a row of its own; None where an article has."""
+        name = self.task.spec["gold"].get("one_row_per", "article")
+        return None if name == "article" else name
 
 
-def _read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """Return every row that is not empty, with the number of the line on which it begins."""
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"{relative(path)}: {error.strerror}; make it with regenerate_segments.py, or check the name"
-        ) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{relative(path)}:{line}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)") from None
-    rows = []
-    line = 1
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append((line, cells))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of the row") from None
-    if not rows:
-        raise UserError(f"{relative(path)}: the file is empty; expected a header and one row an article")
-    return rows
+def _extend(row: GoldRow, more: GoldRow) -> None:
+    """Add another row of the same article; values of a set that stand in every row count once."""
+    for name, entities in more.entities.items():
+        row.entities.setdefault(name, []).extend(entities)
+    for column, values in more.sets.items():
+        known = row.sets.setdefault(column, [])
+        known += [value for value in values if value not in known]
 
 
 def _header_problems(task: Task, header: list[str]) -> list[str]:
@@ -93,7 +193,11 @@ def _header_problems(task: Task, header: list[str]) -> list[str]:
     return missing + twice
 
 
-def _values(task: Task, cells: dict[str, str]) -> dict[str, list[str]]:
-    separator = task.spec["gold"]["separator"]
-    parts = {name: cells.get(name, "").split(separator) for name in task.spec["gold"]["columns"]}
-    return {name: [part.strip() for part in found if part.strip()] for name, found in parts.items()}
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as stream:
+        for line, content in enumerate(stream, 1):
+            try:
+                content.decode("utf-8")
+            except UnicodeDecodeError:
+                return line
+    return 1

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import NamedTuple
 
 HYPHENS = "-‐‑‒–—―−ーｰ"
 ROLES = "容疑者 被疑者 元被告人 被告人 元被告 被告 元受刑者 受刑者 元死刑囚 死刑囚 服役囚 さん ちゃん くん 君 様 氏"
@@ -44,9 +45,25 @@ def person_name(value: str) -> str:
     return name
 
 
-KINDS: dict[str, Callable[[str], str]] = {
-    "text": text,
-    "number": number,
-    "address": address,
-    "person_name": person_name,
+class Form(NamedTuple):
+    """x."""
+
+    key: str
+    detail: str
+
+
+def agree(a: Form, b: Form) -> bool:
+    """X."""
+    return a.key == b.key and (a.detail == b.detail or not a.detail or not b.detail)
+
+
+def _w(f):
+    return lambda v: Form(f(v), "")
+
+
+KINDS: dict[str, Callable[[str], Form]] = {
+    "text": _w(text),
+    "number": _w(number),
+    "address": _w(address),
+    "person_name": _w(person_name),
 }

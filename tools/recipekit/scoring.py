@@ -1,183 +1,266 @@
-"""Scores of extracted values against gold, as plain functions over plain data.
+"""Scores and their intervals, from counts per article.
 
-Values are compared as multisets per article and column, in the form that the column's `compare` gives them: two persons
-of the same age count twice, order does not matter, and null and empty values count as absent. A prediction that is not
-valid JSON of the task's schema counts as empty: all gold values of its article are missed.
+What counts in one article are small whole numbers (a vector: matched, spurious and missed values per field, persons,
+flags). Articles with equal vectors are kept as one vector and a number, so memory does not grow with the articles, and
+resampling articles is drawing from a multinomial distribution over the vectors that occur.
 
 Conventions for 0/0: a field with neither gold nor predicted values has no scores (None) and is left out of the macro
 mean; elsewhere precision, recall and F1 of nothing are 0, as in scikit-learn; a rate over no articles is None.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-import jmespath
-import jsonschema
-from rich import box
-from rich.table import Table
+import numpy as np
+from numpy.typing import NDArray
 
-from recipekit.errors import UserError
-from recipekit.normalise import KINDS
+from recipekit.compare import Comparison
 from recipekit.task import Task
 
-Values = Mapping[str, list[str]]  # column -> values
+LEVEL = 0.95
+CHUNK = 4_000_000  # numbers drawn at a time
+
+Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Matched, spurious and missed values."""
+class Estimate(NamedTuple):
+    """A metric with its bootstrap interval; all None where there is nothing to score."""
 
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
-
-    def scores(self) -> dict[str, Any]:
-        """Return precision, recall and F1 (0 to 1, or None where there is nothing to score) and the counts."""
-        if not (self.tp or self.fp or self.fn):
-            precision = recall = f1 = None
-        else:
-            precision = self.tp / max(self.tp + self.fp, 1)
-            recall = self.tp / max(self.tp + self.fn, 1)
-            f1 = 2 * self.tp / (2 * self.tp + self.fp + self.fn)
-        return {"precision": precision, "recall": recall, "f1": f1, "tp": self.tp, "fp": self.fp, "fn": self.fn}
+    value: float | None
+    low: float | None
+    high: float | None
 
 
-def predicted_values(task: Task, output: Any) -> dict[str, list[str]]:
-    """Take every gold column's values out of one answer.
+class Layout:
+    """Which place of an article's vector counts what, and the metrics that follow from sums of vectors.
 
-    Raises:
-        UserError: A column's path leads to an object instead of values.
+    Args:
+        columns: Gold columns.
+        entities: Names of entities.
     """
+
+    def __init__(self, columns: Sequence[str], entities: Sequence[str]) -> None:
+        self.columns = list(columns)
+        self.entities = list(entities)
+        self.places = {name: 3 * place for place, name in enumerate(self.columns)}
+        first = 3 * len(self.columns)
+        self.entity_places = {name: first + 3 * place for place, name in enumerate(self.entities)}
+        self.flags = first + 3 * len(self.entities)
+        self.size = self.flags + 5
+
+    @classmethod
+    def of(cls, task: Task) -> "Layout":
+        """Lay out what task.yml compares."""
+        return cls(list(task.gold_columns), list(task.spec["gold"].get("entities", {})))
+
+    def vector(self, comparison: Comparison, negative: bool) -> tuple[int, ...]:
+        """Count one article."""
+        counts = [0] * self.size
+        clean = True
+        for slot in comparison.slots:
+            place = self.places[slot.column]
+            if slot.right:
+                counts[place] += 1
+                continue
+            clean = False
+            counts[place + 1] += slot.predicted is not None
+            counts[place + 2] += slot.gold is not None
+        for name, (gold, predicted, right) in comparison.entities.items():
+            place = self.entity_places[name]
+            counts[place : place + 3] = right, predicted - right, gold - right
+        found = negative and any(slot.predicted is not None for slot in comparison.slots)
+        counts[self.flags :] = 1, negative, found, comparison.valid, comparison.valid and clean
+        return tuple(map(int, counts))
+
+    def metrics(self, sums: Array) -> dict[str, Array]:
+        """Work out every metric.
+
+        Args:
+            sums: Summed vectors, float of shape [..., size].
+
+        Returns:
+            Metric's dotted name -> float of shape [...]; nan where there is nothing to score.
+        """
+        names = {f"fields.{name}": place for name, place in self.places.items()}
+        names |= {f"entities.{name}": place for name, place in self.entity_places.items()}
+        found = {}
+        for name, place in names.items():
+            scores = prf(sums[..., place], sums[..., place + 1], sums[..., place + 2])
+            found |= {f"{name}.{key}": value for key, value in scores.items()}
+        values = sums[..., : 3 * len(self.columns)].reshape(*sums.shape[:-1], len(self.columns), 3).sum(-2)
+        micro = prf(values[..., 0], values[..., 1], values[..., 2])
+        found |= {f"micro.{key}": value for key, value in micro.items()}
+        for key in micro:
+            fields = np.stack([found[f"fields.{name}.{key}"] for name in self.columns])
+            scored = (~np.isnan(fields)).sum(0)
+            found[f"macro.{key}"] = _rate(np.nansum(fields, axis=0), scored)
+        articles, negatives, found_in, valid, exact = (sums[..., self.flags + i] for i in range(5))
+        found["false_positive_rate"] = _rate(found_in, negatives)
+        found["valid_json_rate"] = _rate(valid, articles)
+        found["exact_match_rate"] = _rate(exact, articles)
+        return found
+
+    def names(self) -> list[str]:
+        """Name the metrics."""
+        return list(self.metrics(np.zeros(self.size)))
+
+    def counts(self, sums: Array) -> dict[str, int]:
+        """Name the counts that metrics come from."""
+        triples = {f"fields.{name}": place for name, place in self.places.items()}
+        triples |= {f"entities.{name}": place for name, place in self.entity_places.items()}
+        named = {f"{n}.{key}": int(sums[p + i]) for n, p in triples.items() for i, key in enumerate(("tp", "fp", "fn"))}
+        for i, key in enumerate(("tp", "fp", "fn")):
+            named[f"micro.{key}"] = int(sum(sums[place + i] for place in self.places.values()))
+        flags = ("articles", "negatives", "false_positives", "valid", "exact")
+        return named | {name: int(sums[self.flags + i]) for i, name in enumerate(flags)}
+
+
+def prf(tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
+    """Return precision, recall and F1; 0 where only one side is empty, nan where both are."""
+    nothing = tp + fp + fn == 0
+    scores = {"precision": _rate(tp, tp + fp), "recall": _rate(tp, tp + fn), "f1": _rate(2 * tp, 2 * tp + fp + fn)}
+    return {key: np.where(nothing, np.nan, np.nan_to_num(value)) for key, value in scores.items()}
+
+
+def _rate(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+
+
+class Tally:
+    """Vectors of articles, equal ones counted together."""
+
+    def __init__(self) -> None:
+        self.vectors: Counter[tuple[int, ...]] = Counter()
+
+    def add(self, vector: tuple[int, ...]) -> None:
+        """Add an article."""
+        self.vectors[vector] += 1
+
+    def sums(self) -> Array:
+        """Return the sum over articles, float of shape [size]."""
+        return sum((n * np.array(v, dtype=float) for v, n in self.vectors.items()), np.zeros(1))
+
+    def resample(self, resamples: int, seed: int) -> Iterator[Array]:
+        """Draw as many articles as there are, with replacement, again and again.
+
+        The order in which articles were added does not matter.
+
+        Yields:
+            Sums over the articles drawn, float of shape [some of the resamples, size].
+        """
+        ordered = sorted(self.vectors)
+        vectors = np.array(ordered, dtype=float)
+        numbers = np.array([self.vectors[vector] for vector in ordered])
+        random = np.random.default_rng(seed)
+        step = max(1, CHUNK // len(ordered))
+        for start in range(0, resamples, step):
+            drawn = random.multinomial(numbers.sum(), numbers / numbers.sum(), size=min(step, resamples - start))
+            yield drawn @ vectors
+
+
+def estimate(layout: Layout, tally: Tally, resamples: int, seed: int) -> dict[str, Estimate]:
+    """Estimate every metric with its percentile interval.
+
+    Args:
+        layout: What the vectors count.
+        tally: The articles; at least one.
+        resamples: How often articles are drawn anew.
+        seed: Of the draws.
+    """
+    values = layout.metrics(tally.sums())
+    parts = [layout.metrics(sums) for sums in tally.resample(resamples, seed)]
     found = {}
-    for name, column in task.spec["gold"]["columns"].items():
-        leaves = list(_leaves(jmespath.search(column["path"], output)))
-        if any(isinstance(leaf, dict) for leaf in leaves):
-            raise UserError(
-                f"recipes/{task.name}/task.yml: gold.columns.{name}.path: leads to an object, not to its values"
-            )
-        found[name] = [text for text in (str(leaf).strip() for leaf in leaves if leaf is not None) if text]
+    for name, value in values.items():
+        low, high = interval(np.concatenate([part[name] for part in parts]))
+        found[name] = Estimate(None, None, None) if np.isnan(value) else Estimate(float(value), low, high)
     return found
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
+def interval(draws: Array) -> tuple[float | None, float | None]:
+    """Return the bounds that hold the middle 95% of resamples, those without a score left out."""
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return None, None
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
-def unmatched(values: list[str], against: list[str], normalise: Callable[[str], str]) -> list[str]:
-    """Return the values, as they are written, that have no partner of the same normal form in the other list."""
-    left = Counter(map(normalise, against))
-    alone = []
-    for value in values:
-        key = normalise(value)
-        if left[key] > 0:
-            left[key] -= 1
-        else:
-            alone.append(value)
-    return alone
+class Difference(NamedTuple):
+    """How a metric differs between two prediction files, b - a.
+
+    Attributes:
+        a: The metric of the first file.
+        b: The metric of the second.
+        difference: b - a.
+        low: Lower bound of the difference.
+        high: Upper bound of the difference.
+        p: Two-sided p-value: how often resampling turns the difference round.
+    """
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_real(self) -> bool:
+        """Tell whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
 
 
-def compare_article(task: Task, gold: Values, predicted: Values) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the missed and the spurious values of every column."""
-    kinds = {name: KINDS[column["compare"]] for name, column in task.spec["gold"]["columns"].items()}
-    return {
-        name: (unmatched(gold[name], predicted[name], kind), unmatched(predicted[name], gold[name], kind))
-        for name, kind in kinds.items()
-    }
-
-
-def score(task: Task, gold: Mapping[str, Values], outputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict]]:
-    """Score answers against gold.
+def compare(layout: Layout, pairs: Tally, resamples: int, seed: int) -> dict[str, Difference]:
+    """Compare two prediction files on the same articles: a paired bootstrap.
 
     Args:
-        task: Its gold columns and output schema count.
-        gold: Article id -> column -> values.
-        outputs: Article id -> parsed answer, None where none could be parsed; has every id of gold.
+        layout: What the vectors count.
+        pairs: Vectors of both files one after the other, an article an entry.
+        resamples: How often articles are drawn anew, the same ones for both files.
+        seed: Of the draws.
 
     Returns:
-        The metrics, as metrics.json keeps them, and one entry per article and field with missed or spurious values.
+        Metric's dotted name -> difference; metrics that either file lacks are left out.
     """
-    validator = jsonschema.Draft202012Validator(task.output_schema)
-    counts = dict.fromkeys(task.spec["gold"]["columns"], Counts())
-    errors: list[dict] = []
-    negatives = false_positives = exact = valid = 0
-    for article, values in gold.items():
-        is_valid = outputs[article] is not None and validator.is_valid(outputs[article])
-        predicted = predicted_values(task, outputs[article] if is_valid else None)
-        differences = compare_article(task, values, predicted)
-        for field, (missed, spurious) in differences.items():
-            counts[field] += Counts(len(values[field]) - len(missed), len(spurious), len(missed))
-            if missed or spurious:
-                errors.append(
-                    {"id": article, "field": field, "missed": missed, "spurious": spurious, "valid": is_valid}
-                )
-        negative = not any(values.values())
-        negatives += negative
-        false_positives += negative and any(predicted.values())
-        valid += is_valid
-        exact += is_valid and not any(missed or spurious for missed, spurious in differences.values())
-    rates = {
-        "false_positive_rate": _rate(false_positives, negatives),
-        "valid_json_rate": _rate(valid, len(gold)),
-        "exact_match_rate": _rate(exact, len(gold)),
-    }
-    tallies = {
-        "articles": len(gold),
-        "negatives": negatives,
-        "false_positives": false_positives,
-        "valid": valid,
-        "exact": exact,
-    }
-    return {**aggregate(counts), **rates, **tallies}, errors
+    half = layout.size
+    sums = pairs.sums()
+    a, b = layout.metrics(sums[:half]), layout.metrics(sums[half:])
+    parts = [(layout.metrics(s[:, :half]), layout.metrics(s[:, half:])) for s in pairs.resample(resamples, seed)]
+    found = {}
+    for name in a:
+        draws = np.concatenate([second[name] - first[name] for first, second in parts])
+        draws = draws[~np.isnan(draws)]
+        low, high = interval(draws)
+        if low is None or high is None or np.isnan(a[name]) or np.isnan(b[name]):
+            continue
+        tail = min((draws <= 0).sum(), (draws >= 0).sum())
+        p = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+        found[name] = Difference(float(a[name]), float(b[name]), float(b[name] - a[name]), low, high, p)
+    return found
 
 
-def _rate(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def lower_is_better(metric: str) -> bool:
+    """Tell whether less of a metric is better."""
+    return metric == "false_positive_rate"
 
 
-def aggregate(counts: Mapping[str, Counts]) -> dict[str, Any]:
-    """Return scores per field, micro (all values alike) and macro (mean of the fields that have scores)."""
-    fields = {name: count.scores() for name, count in counts.items()}
-    scored = [scores for scores in fields.values() if scores["f1"] is not None]
-    means = {
-        key: sum(s[key] for s in scored) / len(scored) if scored else None for key in ("precision", "recall", "f1")
-    }
-    return {"fields": fields, "micro": sum(counts.values(), Counts()).scores(), "macro": means}
+def gate(metrics: Mapping[str, Estimate], bars: Mapping[str, float]) -> list[str]:
+    """Say which metrics miss their bar by more than their interval.
 
+    Args:
+        metrics: From `estimate`.
+        bars: Metric's dotted name -> least value, or greatest where less is better; every name is in metrics.
 
-def percent(value: float | None) -> str:
-    """Write a rate for people."""
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def table(metrics: Mapping[str, Any], title: str) -> Table:
-    """Lay metrics out for the screen."""
-    result = Table(title=title, caption=summary(metrics), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    result.title_justify = result.caption_justify = "left"
-    result.add_column("field", min_width=max(map(len, metrics["fields"])))
-    for heading in ("precision", "recall", "F1", "matched", "spurious", "missed"):
-        result.add_column(heading, justify="right")
-    rows = [*metrics["fields"].items(), ("micro", metrics["micro"]), ("macro", metrics["macro"])]
-    for name, scores in rows:
-        if name == "micro":
-            result.add_section()
-        cells = [percent(scores[key]) for key in ("precision", "recall", "f1")]
-        result.add_row(name, *cells, *(str(scores.get(key, "")) for key in ("tp", "fp", "fn")))
-    return result
-
-
-def summary(metrics: Mapping[str, Any]) -> str:
-    """Say in one line what counts for articles as a whole."""
-    return (
-        f"{metrics['articles']:,} articles: {percent(metrics['exact_match_rate'])} all right, "
-        f"false positives on {metrics['false_positives']} of {metrics['negatives']} negatives "
-        f"({percent(metrics['false_positive_rate'])}), valid JSON {percent(metrics['valid_json_rate'])}"
-    )
+    Returns:
+        One line each; a metric that has no value misses its bar.
+    """
+    failures = []
+    for name, bar in bars.items():
+        value, low, high = metrics[name]
+        side, bound = ("above", low) if lower_is_better(name) else ("below", high)
+        if value is None or low is None or high is None:
+            failures.append(f"{name}: nothing to score, bar {bar}")
+        elif bound is not None and (bound > bar if lower_is_better(name) else bound < bar):
+            failures.append(f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] is {side} its bar {bar}")
+    return failures

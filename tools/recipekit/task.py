@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,11 @@ class Task:
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of an answer."""
         return self.spec["output_schema"]
+
+    @property
+    def gold_columns(self) -> dict[str, dict[str, str]]:
+        """What each column of the gold file is, in order."""
+        return self.spec["gold"]["columns"]
 
     @property
     def outputs(self) -> Path:
@@ -170,11 +176,29 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
         jsonschema.Draft202012Validator.check_schema(spec["output_schema"])
     except jsonschema.SchemaError as error:
         problems.append(f"{at('output_schema', *error.absolute_path)}: not a JSON Schema: {error.message}")
-    for name, column in spec["gold"]["columns"].items():
-        try:
-            jmespath.compile(column["path"])
-        except jmespath.exceptions.JMESPathError as error:
-            problems.append(f"{at('gold', 'columns', name, 'path')}: not a JMESPath: {str(error).splitlines()[0]}")
+    return problems + _gold_problems(at, spec["gold"])
+
+
+def _gold_problems(at: Callable[..., str], gold: dict[str, Any]) -> list[str]:
+    columns, entities = gold["columns"], gold.get("entities", {})
+    problems = []
+    for group, specs in (("columns", columns), ("entities", entities)):
+        for name, spec in specs.items():
+            try:
+                jmespath.compile(spec["path"])
+            except jmespath.exceptions.JMESPathError as error:
+                problems.append(f"{at('gold', group, name, 'path')}: not a JMESPath: {str(error).splitlines()[0]}")
+    for name, column in columns.items():
+        if column.get("entity", next(iter(entities), None)) not in (None, *entities):
+            problems.append(f"{at('gold', 'columns', name, 'entity')}: '{column['entity']}' is not in gold.entities")
+    for name, entity in entities.items():
+        if columns.get(entity["key"], {}).get("entity") != name:
+            problems.append(f"{at('gold', 'entities', name, 'key')}: '{entity['key']}' is no column of entity {name}")
+    for name, group in gold.get("slices", {}).items():
+        if group.get("column", next(iter(columns))) not in columns:
+            problems.append(f"{at('gold', 'slices', name, 'column')}: '{group['column']}' is not in gold.columns")
+    if gold.get("one_row_per", "article") not in ("article", *entities):
+        problems.append(f"{at('gold', 'one_row_per')}: found '{gold['one_row_per']}', expected article or an entity")
     return problems
 
 

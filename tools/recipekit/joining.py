@@ -1,0 +1,137 @@
+"""Gold, predictions and articles, brought together by the article's id.
+
+Files are read side by side, so that memory does not grow with them as long as they have their articles in the same
+order; another order is as good, but what waits for its partner is kept.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recipekit.errors import UserError
+from recipekit.gold import GoldFile, GoldRow
+from recipekit.runs import relative
+from recipekit.segments import read_jsonl
+from recipekit.task import Task
+
+
+def read_predictions(path: Path) -> Iterator[tuple[str, tuple[int, dict[str, Any]]]]:
+    """Read predictions; a row needs "id" and "output", the parsed answer or null.
+
+    Yields:
+        Id, line number and row.
+
+    Raises:
+        UserError: The file is missing or empty, or has broken rows; all at once, after the good ones were yielded.
+    """
+    problems = []
+    try:
+        for line, row in read_jsonl(path):
+            if isinstance(row.get("id"), str) and "output" in row:
+                yield row["id"], (line, row)
+            else:
+                what = "expected the keys 'id' (text) and 'output'; write them with predict.py"
+                problems.append(f"{relative(path)}:{line}: {what}")
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+
+
+def read_articles(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the articles that were predicted: rows of "id" and "body".
+
+    Raises:
+        UserError: As `read_predictions`.
+    """
+    problems = []
+    try:
+        for line, row in read_jsonl(path):
+            if isinstance(row.get("id"), str) and isinstance(row.get("body"), str):
+                yield row["id"], row
+            else:
+                problems.append(f"{relative(path)}:{line}: expected the keys 'id' and 'body', both text")
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+
+
+def join(
+    task: Task, gold: GoldFile, predictions: list[Path], articles: Path | None
+) -> Iterator[tuple[GoldRow, list[dict[str, Any]], dict[str, Any] | None]]:
+    """Bring together what the files say of each article.
+
+    Yields:
+        Gold row, its row in each predictions file, and the article's row or None.
+
+    Raises:
+        UserError: Everything that is wrong in any file, or ids that stand in one of them only; after all that could be
+            brought together was yielded.
+    """
+    streams: list[Iterator[tuple[str, Any]]] = [((row.id, row) for row in gold)]
+    streams += [read_predictions(path) for path in predictions]
+    if articles:
+        streams.append(read_articles(articles))
+    waiting: list[dict[str, Any]] = [{} for _ in streams]
+    problems: list[str] = []
+    running = list(zip(streams, waiting, strict=True))
+    while running:
+        for stream, own in list(running):
+            try:
+                name, value = next(stream)
+            except StopIteration:
+                running.remove((stream, own))
+            except UserError as error:
+                problems += error.problems
+                running.remove((stream, own))
+            else:
+                own[name] = value
+                if all(name in others for others in waiting):
+                    row, *rest = (others.pop(name) for others in waiting)
+                    yield row, [found for _, found in rest[: len(predictions)]], rest[-1] if articles else None
+    if problems or any(waiting[: 1 + len(predictions)]):
+        repeated = [problem for path in predictions for problem in _repeated(path)]
+        problems = problems + repeated or _unpaired(task, gold.path, predictions, articles, waiting)
+        raise UserError(problems)
+
+
+def _repeated(path: Path) -> Iterator[str]:
+    """Read predictions again to name the ids that they have more than once."""
+    seen: dict[str, int] = {}
+    try:
+        for name, (line, _) in read_predictions(path):
+            if seen.setdefault(name, line) != line:
+                yield f"{relative(path)}:{line}: id '{name}' stands on line {seen[name]} already; keep one of them"
+    except UserError:
+        return  # was said already
+
+
+def _unpaired(
+    task: Task, gold: Path, predictions: list[Path], articles: Path | None, waiting: list[dict[str, Any]]
+) -> list[str]:
+    problems = []
+    rows = waiting[0]
+    for path, own in zip(predictions, waiting[1:], strict=False):
+        if without := [name for name in rows if name not in own]:
+            problems.append(
+                f"{relative(gold)}:{rows[without[0]].line}: {_several(without)} no prediction in {relative(path)}; "
+                f"predict all articles (uv run tools/predict.py {task.name}), or take the rows out of the gold file"
+            )
+        if unknown := [name for name in own if name not in rows]:
+            problems.append(
+                f"{relative(path)}:{own[unknown[0]][0]}: {_several(unknown)} no row in {relative(gold)}; "
+                "use the gold file of the same articles, or take the rows out of the predictions"
+            )
+    if articles and (without := [name for name in rows if name not in waiting[-1]]) and not problems:
+        problems.append(
+            f"{relative(gold)}:{rows[without[0]].line}: {_several(without)} no article in {relative(articles)}; "
+            "name the file that was predicted with --articles"
+        )
+    return problems
+
+
+def _several(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{'ids' if len(names) > 1 else 'id'} {shown}{more} {'have' if len(names) > 1 else 'has'}"

@@ -1,0 +1,79 @@
+"""Scores laid out for the screen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from recipekit.scoring import Difference
+
+
+def percent(value: float | None) -> str:
+    """Write a rate for people."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """Write a metric's interval, in percent."""
+    return "" if bounds is None else f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
+
+
+def scores(metrics: Mapping[str, Any], title: str) -> Table:
+    """Lay the scores of metrics.json out."""
+    found = _table(title, summary(metrics))
+    found.add_column("field", min_width=max(map(len, metrics["fields"])))
+    for heading in ("P", "R", "F1", "95%", "right", "spurious", "missed"):
+        found.add_column(heading, justify="right")
+    persons = [(f"whole {name}s", values) for name, values in metrics["entities"].items()]
+    rows = [*metrics["fields"].items(), ("micro", metrics["micro"]), ("macro", metrics["macro"]), *persons]
+    for name, values in rows:
+        if name == "micro":
+            found.add_section()
+        cells = [percent(values[key]) for key in ("precision", "recall", "f1")]
+        counts = [str(values.get(key, "")) for key in ("tp", "fp", "fn")]
+        found.add_row(name, *cells, interval(values["f1_interval"]), *counts)
+    return found
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Say in one line what counts for articles as a whole."""
+    return (
+        f"{metrics['articles']:,} articles: {percent(metrics['exact_match_rate'])} all right, "
+        f"false positives on {metrics['false_positives']} of {metrics['negatives']} negatives "
+        f"({percent(metrics['false_positive_rate'])}), valid JSON {percent(metrics['valid_json_rate'])}"
+    )
+
+
+def differences(found: Mapping[str, Difference], files: Sequence[str]) -> Table:
+    """Lay a comparison out: F1 of everything, and the rates."""
+    result = _table(f"A {files[0]}\nB {files[1]}", _verdict(found))
+    for heading in ("metric", "A", "B", "B - A", "95%", "p", ""):
+        result.add_column(heading, justify="left" if heading in ("metric", "") else "right")
+    for name, one in found.items():
+        if name.endswith((".precision", ".recall")):
+            continue
+        shown = [
+            percent(one.a),
+            percent(one.b),
+            f"{100 * one.difference:+.1f}",
+            f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
+        ]
+        result.add_row(name.removesuffix(".f1"), *shown, f"{one.p:.3f}", "real" if one.is_real else "")
+    return result
+
+
+def _verdict(found: Mapping[str, Difference]) -> str:
+    one = found.get("micro.f1")
+    if one is None:
+        return "micro F1: nothing to compare"
+    if not one.is_real:
+        return "micro F1: no difference shown; the interval of B - A holds 0"
+    better = "B is better" if one.difference > 0 else "A is better"
+    return f"micro F1: {better}, by {100 * abs(one.difference):.1f} points (p = {one.p:.3f})"
+
+
+def _table(title: str, caption: str) -> Table:
+    found = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    found.title_justify = found.caption_justify = "left"
+    return found
