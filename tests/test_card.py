@@ -12,6 +12,7 @@ import yaml
 
 import model_card
 from recipekit import ROOT, scoring
+from recipekit.evaluation import Evaluation
 from recipekit.task import Task, load_task
 
 COLUMNS = ["person_name", "person_age_at_published", "person_address", "person_belongs_company", "person_position_name",
@@ -25,11 +26,14 @@ def task(tmp_path) -> Task:
 
 
 def metrics(bundled: bool = True) -> dict:
-    counts = dict.fromkeys(COLUMNS, scoring.Counts(97, 2, 3)) | {"person_address": scoring.Counts()}
-    rates = {"false_positive_rate": 0.012, "valid_json_rate": 1.0, "exact_match_rate": 0.75}
-    tallies = {"articles": 300, "negatives": 249, "false_positives": 3, "valid": 300, "exact": 225}
-    data = {"gold": "data/test/hawks_eval_gold.csv", "bundled_sample": bundled}
-    return {**scoring.aggregate(counts), **rates, **tallies, "data": data}
+    layout = scoring.Layout(COLUMNS, ["person"])
+    counts = [0 if column == "person_address" else n for column in COLUMNS for n in (97, 2, 3)]
+    tally = scoring.Tally()
+    tally.add((*counts, 40, 5, 5, 300, 249, 3, 300, 225))
+    evaluation = Evaluation(load_task("hawks"))
+    evaluation.layout, evaluation.tally = layout, tally
+    found = evaluation.metrics(evaluation.estimates(100, 0), 100, 0)
+    return found | {"data": {"gold": "data/test/hawks_eval_gold.csv", "bundled_sample": bundled}}
 
 
 def adapter(base: str) -> dict:

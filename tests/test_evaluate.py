@@ -67,8 +67,10 @@ def test_works_alone(clone):
     assert metrics["data"]["bundled_sample"] is False
     [error] = (clone / "scores" / "errors.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(error) == {
-        "id": "A1", "field": "occured_locations", "missed": ["北浜市東"], "spurious": ["北浜市西"], "valid": True
+        "id": "A1", "field": "occured_locations", "class": "wrong span", "gold": "北浜市東", "predicted": "北浜市西",
+        "alike": 0.75,
     }  # fmt: skip
+    assert (clone / "scores" / "report.html").exists()
     assert not (clone / "mlflow.db").exists() and not (clone / "outputs/hawks/state").exists()
 
 
@@ -96,7 +98,7 @@ TWICE = lines([*ROWS, ROWS[0]])
         (lines([*ROWS, {"id": "A4", "output": None}]), GOLD, ["outputs/hawks/predictions.jsonl:4: id 'A4' has no row"]),
         (lines(ROWS), None, ["data/test/hawks_eval_gold.csv: No such file"]),
         (lines(ROWS), "", ["data/test/hawks_eval_gold.csv: the file is empty"]),
-        (TWICE, GOLD + "A1,,\n", ["predictions.jsonl:4: id 'A1'", "hawks_eval_gold.csv:5: id 'A1'"]),
+        (TWICE, GOLD + "A1,,\n", ["hawks_eval_gold.csv:5: id 'A1'", "predictions.jsonl:4: id 'A1'"]),
     ],
 )
 def test_bad_input(clone, predictions, gold, expected):
@@ -137,6 +139,74 @@ def test_second_run_shows_the_same_table_and_does_nothing(clone):
     third = evaluate(clone, "hawks", "--no-mlflow")
     assert "up to date" not in third.stderr
     assert json.loads(metrics.read_text(encoding="utf-8"))["micro"]["recall"] == 0
+
+
+def compared(clone: Path, worse: str = "outputs/hawks/worse.jsonl") -> subprocess.CompletedProcess:
+    rows = [*ROWS[:1], {"id": "A2", "output": ROWS[0]["output"]}, {"id": "A3", "output": None}]
+    (clone / "outputs/hawks/worse.jsonl").write_text(lines(rows), encoding="utf-8")
+    files = ["--gold", "data/test/hawks_eval_gold.csv", "--output", "scores"]
+    return evaluate(clone, "hawks", *files, "--compare", worse, "outputs/hawks/predictions.jsonl")
+
+
+def test_compare_two_files(clone):
+    done = compared(clone)
+    assert done.returncode == 0, done.stderr
+    assert "A outputs/hawks/worse.jsonl" in done.stderr and "micro F1:" in done.stderr
+    found = json.loads((clone / "scores" / "compare.json").read_text(encoding="utf-8"))
+    micro = found["metrics"]["micro.f1"]
+    # six gold values; five found in both, one wrong; A has six more on a negative: F1 10/18 against 10/12
+    assert (micro["a"], micro["b"]) == (pytest.approx(10 / 18), pytest.approx(10 / 12))
+    assert micro["difference"] == pytest.approx(10 / 12 - 10 / 18)
+    assert found["metrics"]["valid_json_rate"]["a"] == pytest.approx(2 / 3)
+    assert not (clone / "scores" / "metrics.json").exists()
+
+
+def test_compare_with_a_file_that_is_not_there(clone):
+    done = compared(clone, "nowhere.jsonl")
+    assert done.returncode == 2 and done.stderr.startswith("error: nowhere.jsonl: no such file")
+    assert not (clone / "scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("bars", "code", "shown"),
+    [
+        ("micro.f1: 0.8\nfalse_positive_rate: 0.02\n", 0, "no bar of bars.yml is missed"),
+        ("exact_match_rate: 0.9\n", 0, "no bar of bars.yml is missed"),  # two of three: the interval reaches 1
+        ("micro.f1: 0.9\n", 1, "micro.f1: 0.833 [0.833, 0.833] is below its bar 0.9"),
+        (
+            "exact_match_rate: 0.2\nfields.occured_locations.f1: 0.5\n",
+            1,
+            "fields.occured_locations.f1: 0.000 [0.000, 0.000]",
+        ),
+        ("fields.person_address.f1: 0.9\nmicro.f1: 0.5\n", 0, "no bar"),
+        ("micro.f: 0.9\nmacro.f1: 95\n", 2, "bars.yml:1: micro.f: no such metric; did you mean micro.f1?"),
+        ("micro.f: 0.9\nmacro.f1: 95\n", 2, "bars.yml:2: macro.f1: found 95, expected a number from 0 to 1"),
+        ("- 1\n", 2, "bars.yml:1: expected a mapping"),
+    ],
+)
+def test_baseline(clone, bars, code, shown):
+    (clone / "bars.yml").write_text(bars, encoding="utf-8")
+    done = evaluate(clone, "hawks", "--no-mlflow", "--baseline", "bars.yml")
+    assert done.returncode == code and shown in done.stderr, done.stderr
+    assert (clone / "outputs/hawks/evaluation/metrics.json").exists() == (code != 2)
+
+
+def test_articles_tell_invented_values(clone):
+    articles = [{"id": row["id"], "body": "甲野一郎容疑者(32)、北浜市中央1丁目2番3号、窃盗、北署"} for row in ROWS]
+    (clone / "articles.jsonl").write_text(lines(articles), encoding="utf-8")
+    files = ["--predictions", "outputs/hawks/predictions.jsonl", "--gold", "data/test/hawks_eval_gold.csv"]
+    done = evaluate(clone, "hawks", *files, "--articles", "articles.jsonl", "--output", "scores")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((clone / "scores/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["errors"]["occured_locations"] == {"hallucinated": 1}
+    (clone / "articles.jsonl").write_text(lines([{"id": "A1"}, {"id": "A2", "body": 1}]), encoding="utf-8")
+    done = evaluate(clone, "hawks", *files, "--articles", "articles.jsonl", "--output", "more")
+    assert (
+        done.returncode == 2
+        and len(done.stderr.splitlines()) == 2
+        and "articles.jsonl:1: expected the keys" in done.stderr
+    )
+    assert not (clone / "more").exists()
 
 
 @pytest.mark.slow

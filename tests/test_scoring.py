@@ -1,20 +1,20 @@
-"""Normal forms, the gold CSV and the counting of right, spurious and missed values."""
+"""Scores by hand, by other libraries, and their intervals."""
 
 import json
 
+import numpy as np
 import pytest
+from nervaluate import Evaluator
+from scipy import stats
+from sklearn.metrics import precision_recall_fscore_support
+from sklearn.preprocessing import MultiLabelBinarizer
 
-from recipekit import ROOT, scoring
-from recipekit.errors import UserError
-from recipekit.gold import read_gold
+from answers import answer, gold, person
+from recipekit import ROOT, scoring, tables
+from recipekit.evaluation import Evaluation
 from recipekit.normalise import KINDS
+from recipekit.scoring import Estimate, Layout, Tally
 from recipekit.task import load_task
-
-HEADER = (
-    "quality_test_id,person_name,person_age_at_published,person_address,person_belongs_company,person_position_name,"
-    "person_violated_law,occured_locations,police_departments"
-)
-COLUMNS = HEADER.split(",")[1:]
 
 
 @pytest.fixture(scope="module")
@@ -22,61 +22,13 @@ def task():
     return load_task("hawks")
 
 
-def person(name: str, **values) -> dict:
-    keys = ("age", "position", "affiliation", "address")
-    return {
-        "name": name,
-        "is_real": True,
-        "is_offender": True,
-        **dict.fromkeys(keys, ""),
-        "category": "法令違反",
-        "act": "",
-    } | values
-
-
-def answer(*persons: dict, places=(), police=()) -> dict:
-    return {"persons": list(persons), "occured_locations": list(places), "police_departments": list(police)}
-
-
-def gold(**values: list[str]) -> dict:
-    return dict.fromkeys(COLUMNS, ()) | values
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "same"),
-    [
-        ("text", "ＡＢＣ　商事 ㈱", "ABC商事(株)"),
-        ("number", "３２歳", "32"),
-        ("number", " 32 ", "32"),
-        ("number", "1,200", "1200"),
-        ("address", "北浜市中央１丁目２番地３号", "北浜市中央1-2-3"),
-        ("address", "北浜市中央1丁目2番3", "北浜市中央１－２－３"),
-        ("address", "北浜市 中央1の2の3", "北浜市中央1−2ー3"),
-        ("address", "北浜市中央2丁目", "北浜市中央２"),
-        ("person_name", "甲野 一郎容疑者", "甲野一郎"),
-        ("person_name", "甲野一郎被告（３２）", "甲野一郎"),
-        ("person_name", "甲野一郎さん", "甲野　一郎氏"),
-    ],
-)
-def test_same(kind, value, same):
-    assert KINDS[kind](value) == KINDS[kind](same)
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "other"),
-    [
-        ("text", "詐欺", "詐欺未遂"),
-        ("number", "20代", "20"),
-        ("number", "3", "32"),
-        ("address", "北浜市中央12-3", "北浜市中央1-23"),
-        ("address", "北浜市一番町", "北浜市一町"),
-        ("address", "北浜市レーク町", "北浜市レク町"),
-        ("person_name", "甲野一郎", "甲野二郎"),
-        ("person_name", "王君", "王"),
-    ],
-)
-def test_different(kind, value, other):
-    assert KINDS[kind](value) != KINDS[kind](other)
+def score(task, rows, outputs, resamples=200):
+    """Score lists of gold rows and outputs; the metrics as metrics.json has them, and the evaluation."""
+    evaluation = Evaluation(task)
+    errors = []
+    for row, output in zip(rows, outputs, strict=True):
+        errors += evaluation.add(row, {"id": row.id, "output": output}, None)
+    return evaluation.metrics(evaluation.estimates(resamples, 0), resamples, 0), errors
 
 
 def test_every_compare_kind_of_the_schema_is_there():
@@ -85,118 +37,226 @@ def test_every_compare_kind_of_the_schema_is_there():
     assert set(columns["compare"]["enum"]) == set(KINDS)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_gold_with_short_rows(task, tmp_path, encoding, newline):
-    path = tmp_path / "gold.csv"
-    rows = [HEADER, "LVP0359,,,,,,", "", 'B2, 甲野一郎|乙野二郎 ,32|,"北浜市,中央"', ",,,,,,,,", "C3"]
-    path.write_bytes(newline.join(rows).encode(encoding))
-    read = read_gold(task, path)
-    assert list(read) == ["LVP0359", "B2", "C3"]
-    assert not any(read["LVP0359"].values.values()) and set(read["LVP0359"].values) == set(COLUMNS)
-    assert read["B2"].values["person_name"] == ["甲野一郎", "乙野二郎"]
-    assert read["B2"].values["person_age_at_published"] == ["32"]
-    assert read["B2"].values["person_address"] == ["北浜市,中央"]
-    assert [row.line for row in read.values()] == [2, 4, 6]
-
-
-TOO_LONG_TWICE_NAMELESS = f"{HEADER}\nA1\nA2,,,,,,,,,x\nA1\n,甲野"
-NAMED_TWICE = HEADER.replace("person_address", "person_name")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, ["gold.csv: No such file"]),
-        ("", ["gold.csv: the file is empty"]),
-        (HEADER, ["gold.csv:1: a header and no rows"]),
-        (HEADER.replace("person_address,", "") + "\nA1", ["gold.csv:1: column 'person_address' is missing"]),
-        (NAMED_TWICE, ["'person_address' is missing", "'person_name' stands twice"]),
-        (TOO_LONG_TWICE_NAMELESS, ["csv:3: 10 cells", "csv:4: id 'A1' stands on line 2", "csv:5: no quality_test_id"]),
-        (f'{HEADER}\nA1,"甲野\nA2\nA3\n', ["gold.csv:2: not valid CSV"]),
-        (f"{HEADER}\nA1,甲野".encode("cp932"), ["gold.csv:2: not UTF-8"]),
-    ],
-)
-def test_bad_gold(task, tmp_path, content, expected):
-    path = tmp_path / "gold.csv"
-    if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as caught:
-        read_gold(task, path)
-    assert len(caught.value.problems) == len(expected)
-    for problem, part in zip(caught.value.problems, expected, strict=True):
-        assert part in problem and "\n" not in problem
-
-
-def test_only_real_offenders_count(task):
-    cleared, fictional = person("丙野", is_offender=False), person("丁野", is_real=False)
-    found = scoring.predicted_values(task, answer(person("甲野", age="32"), cleared, fictional, places=["北浜市"]))
-    assert found["person_name"] == ["甲野"] and found["person_age_at_published"] == ["32"]
-    assert found["occured_locations"] == ["北浜市"] and found["person_address"] == []
-    assert not any(scoring.predicted_values(task, None).values())
-
-
-def test_values_are_multisets(task):
-    differences = scoring.compare_article(
-        task,
-        gold(person_violated_law=["窃盗", "窃盗", "詐欺"]),
-        gold(person_violated_law=["窃盗", "詐欺", "詐欺", "傷害"]),
-    )
-    assert differences["person_violated_law"] == (["窃盗"], ["詐欺", "傷害"])
-
-
-def test_perfect(task):
-    rows = {"A": gold(person_name=["甲野一郎"], police_departments=["北署"]), "B": gold()}
-    metrics, errors = scoring.score(task, rows, {"A": answer(person("甲野一郎容疑者"), police=["北署"]), "B": answer()})
-    assert errors == []
-    assert metrics["micro"] == {"precision": 1, "recall": 1, "f1": 1, "tp": 2, "fp": 0, "fn": 0}
-    assert metrics["macro"]["f1"] == 1
-    assert (metrics["false_positive_rate"], metrics["valid_json_rate"], metrics["exact_match_rate"]) == (0, 1, 1)
-
-
 def test_scores_by_hand(task):
-    rows = {
-        "A": gold(person_name=["甲野一郎", "乙野二郎"], person_age_at_published=["32"], occured_locations=["北浜市"]),
-        "B": gold(person_name=["丙野三郎"]),
-        "C": gold(),
-        "D": gold(),
-    }
-    outputs = {
-        "A": answer(person("甲野一郎", age="32"), person("戊野五郎"), places=["北浜市"]),
-        "B": None,
-        "C": answer(police=["北署"]),
-        "D": answer(person("無罪", is_offender=False)),
-    }
-    metrics, errors = scoring.score(task, rows, outputs)
+    rows = [
+        gold(person("甲野一郎", age="32"), person("乙山二郎"), places=["北浜市"], id="A"),
+        gold(person("丙川三郎"), id="B"),
+        gold(id="C"),
+        gold(id="D"),
+    ]
+    outputs = [
+        answer(person("甲野一郎", age="32"), person("戊田五月"), places=["北浜市"]),
+        None,
+        answer(police=["北署"]),
+        answer(person("無罪", is_offender=False)),
+    ]
+    metrics, errors = score(task, rows, outputs)
     name = metrics["fields"]["person_name"]
+    # names: 甲野 found; 戊田 too many; 乙山 and 丙川 missed
     assert (name["tp"], name["fp"], name["fn"]) == (1, 1, 2)
     assert (name["precision"], name["recall"], name["f1"]) == (1 / 2, 1 / 3, pytest.approx(2 / 5))
     micro = metrics["micro"]
+    # all: 甲野, 32, 北浜市 found; 戊田, 北署 too many; 乙山, 丙川 missed: P 3/5, R 3/5
     assert (micro["tp"], micro["fp"], micro["fn"]) == (3, 2, 2)
     assert micro["f1"] == pytest.approx(3 / 5)
     assert metrics["fields"]["person_address"]["f1"] is None
-    assert metrics["fields"]["police_departments"] == {"precision": 0, "recall": 0, "f1": 0, "tp": 0, "fp": 1, "fn": 0}
+    police = metrics["fields"]["police_departments"]
+    assert [police[key] for key in ("precision", "recall", "f1", "tp", "fp", "fn")] == [0, 0, 0, 0, 1, 0]
+    # macro: the mean of the four fields that have values
     assert metrics["macro"]["f1"] == pytest.approx((0.4 + 1 + 1 + 0) / 4)
+    # persons: 甲野 right in all; 乙山, 丙川 missed, 戊田 too many
+    persons = metrics["entities"]["person"]
+    assert [persons[key] for key in ("tp", "fp", "fn")] == [1, 1, 2]
     assert (metrics["articles"], metrics["negatives"], metrics["false_positives"]) == (4, 2, 1)
-    assert (metrics["false_positive_rate"], metrics["valid_json_rate"], metrics["exact_match_rate"]) == (
-        0.5,
-        0.75,
-        0.25,
-    )
-    assert {"id": "B", "field": "person_name", "missed": ["丙野三郎"], "spurious": [], "valid": False} in errors
-    assert len(errors) == 3
+    rates = [metrics[key] for key in ("false_positive_rate", "valid_json_rate", "exact_match_rate")]
+    assert rates == [1 / 2, 3 / 4, 1 / 4]
+    assert {
+        "id": "B",
+        "field": "person_name",
+        "class": "format",
+        "gold": "丙川三郎",
+        "predicted": None,
+        "alike": 0,
+    } in errors
+    assert len(errors) == micro["fp"] + micro["fn"]
+
+
+def test_graded_score_by_hand(task):
+    rows = [gold(person("甲野一郎"), police=["北署", "南署"])]
+    metrics, _ = score(task, rows, [answer(person("甲野一朗"), police=["北署"])])
+    # name: three of four characters; F1 is 2 * 0.75 / (1 gold + 1 predicted)
+    assert metrics["fields"]["person_name"]["f1"] == 0
+    assert metrics["fields"]["person_name"]["graded_f1"] == pytest.approx(0.75)
+    # all: (1 + 0.75) * 2 / (3 gold + 2 predicted)
+    assert metrics["micro"]["graded_f1"] == pytest.approx(2 * 1.75 / 5)
+
+
+def test_values_that_differ_in_two_ways_are_counted_on_both_sides(task):
+    metrics, errors = score(task, [gold(person("甲野", age="32"))], [answer(person("甲野", age="71"))])
+    age = metrics["fields"]["person_age_at_published"]
+    assert (age["tp"], age["fp"], age["fn"]) == (0, 1, 1) and {e["class"] for e in errors} == {"missed", "spurious"}
 
 
 def test_answer_outside_the_schema_counts_as_empty(task):
-    output = answer(person("甲野一郎")) | {"note": "x"}
-    metrics, _ = scoring.score(task, {"A": gold(person_name=["甲野一郎"])}, {"A": output})
+    metrics, _ = score(task, [gold(person("甲野一郎"))], [answer(person("甲野一郎")) | {"note": "x"}])
     assert (metrics["valid_json_rate"], metrics["micro"]["recall"], metrics["micro"]["fn"]) == (0, 0, 1)
 
 
 def test_nothing_to_score(task):
-    metrics, _ = scoring.score(task, {"A": gold()}, {"A": answer()})
-    assert metrics["micro"]["f1"] is None and metrics["macro"]["f1"] is None
+    metrics, _ = score(task, [gold()], [answer()])
+    assert metrics["micro"]["f1"] is None and metrics["macro"]["f1"] is None and metrics["micro"]["f1_interval"] is None
     assert (metrics["false_positive_rate"], metrics["exact_match_rate"]) == (0, 1)
-    metrics, _ = scoring.score(task, {"A": gold(person_name=["甲野"])}, {"A": answer()})
+    metrics, _ = score(task, [gold(person("甲野"))], [answer()])
     assert metrics["false_positive_rate"] is None
-    assert scoring.table(metrics, title="t").row_count == len(COLUMNS) + 2
+    assert tables.scores(metrics, title="t").row_count == len(task.gold_columns) + 3
+
+
+PLACES = [f"{town}{part}" for town in ("北浜市", "南野町", "東雲区") for part in ("本町", "中央", "")]
+
+
+def random_sets(rng, number):
+    """Places of gold and of answers, half of them right."""
+
+    def pick():
+        return rng.choice(PLACES, size=rng.integers(4), replace=False).tolist()
+
+    golds = [pick() for _ in range(number)]
+    return golds, [places if rng.random() < 0.5 else pick() for places in golds]
+
+
+def test_as_scikit_learn_scores(task):
+    golds, found = random_sets(np.random.default_rng(0), 200)
+    metrics, _ = score(
+        task, [gold(places=g, id=str(i)) for i, g in enumerate(golds)], [answer(places=f) for f in found]
+    )
+    binary = MultiLabelBinarizer(classes=PLACES)
+    expected = precision_recall_fscore_support(binary.fit_transform(golds), binary.transform(found), average="micro")
+    assert [metrics["micro"][key] for key in ("precision", "recall", "f1")] == pytest.approx(expected[:3])
+
+
+def test_as_nervaluate_scores(task):
+    """Values as spans of an article in which every one stands at its own place: its strict scores are ours."""
+    rng = np.random.default_rng(1)
+    places, police = random_sets(rng, 100), random_sets(rng, 100)
+    rows = [gold(places=p, police=q, id=str(i)) for i, (p, q) in enumerate(zip(places[0], police[0], strict=True))]
+    outputs = [answer(places=p, police=q) for p, q in zip(places[1], police[1], strict=True)]
+    metrics, _ = score(task, rows, outputs)
+
+    def entities(found):
+        return [
+            [
+                {
+                    "label": label,
+                    "start": 100 * offset + 10 * PLACES.index(v),
+                    "end": 100 * offset + 10 * PLACES.index(v) + 9,
+                }
+                for offset, (label, values) in enumerate((("places", p), ("police", q)))
+                for v in values
+            ]
+            for p, q in found
+        ]
+
+    both = [entities(zip(places[side], police[side], strict=True)) for side in (0, 1)]
+    strict = Evaluator(*both, tags=["places", "police"], loader="dict").evaluate()["overall"]["strict"]
+    assert [metrics["micro"][key] for key in ("precision", "recall", "f1")] == pytest.approx(
+        [strict.precision, strict.recall, strict.f1]
+    )
+
+
+def random_tally(seed, number=120):
+    """A layout of one field and articles with counts of it."""
+    rng = np.random.default_rng(seed)
+    layout = Layout(["x"], [])
+    counts = rng.integers(0, 3, size=(number, 3))
+    vectors = [(*map(int, row), 1, 0, 0, 1, int(row[1] + row[2] == 0)) for row in counts]
+    tally = Tally()
+    for vector in vectors:
+        tally.add(vector)
+    return layout, tally, vectors
+
+
+def test_intervals_as_scipy_bootstraps():
+    layout, tally, vectors = random_tally(0)
+    found = scoring.estimate(layout, tally, 8000, 0)["micro.f1"]
+    columns = tuple(np.array(vectors)[:, :3].T)
+    expected = stats.bootstrap(
+        columns, lambda tp, fp, fn: 2 * tp.sum(-1) / (2 * tp + fp + fn).sum(-1), paired=True, method="percentile",
+        n_resamples=8000, rng=np.random.default_rng(1), vectorized=False,
+    ).confidence_interval  # fmt: skip
+    assert found.low == pytest.approx(expected.low, abs=0.006) and found.high == pytest.approx(expected.high, abs=0.006)
+    assert found.low < found.value < found.high
+
+
+def test_interval_of_a_rate_is_the_binomial_one():
+    layout = Layout(["x"], [])
+    tally = Tally()
+    for place in range(400):
+        tally.add((0, 0, 0, 1, 1, int(place < 40), 1, 1))
+    found = scoring.estimate(layout, tally, 4000, 0)["false_positive_rate"]
+    # 10% of 400: the standard error is sqrt(0.1 * 0.9 / 400) = 0.015, the interval 0.1 +- 1.96 * 0.015
+    assert found.value == 0.1
+    assert (found.low, found.high) == (pytest.approx(0.0706, abs=0.004), pytest.approx(0.1294, abs=0.004))
+
+
+def test_intervals_depend_on_the_seed_and_not_on_the_order():
+    layout, tally, vectors = random_tally(3)
+    turned = Tally()
+    for vector in reversed(vectors):
+        turned.add(vector)
+    one = scoring.estimate(layout, tally, 300, 7)
+    assert one == scoring.estimate(layout, turned, 300, 7) != scoring.estimate(layout, tally, 300, 8)
+
+
+def test_resampling_in_chunks_is_resampling(monkeypatch):
+    _, tally, vectors = random_tally(4)
+    whole = np.concatenate(list(tally.resample(50, 0)))
+    monkeypatch.setattr(scoring, "CHUNK", len(tally.vectors) * 7)
+    chunks = list(tally.resample(50, 0))
+    assert len(chunks) == 8 and np.array_equal(np.concatenate(chunks), whole)
+    assert (whole[:, 3] == len(vectors)).all()
+
+
+def paired(vectors_a, vectors_b):
+    tally = Tally()
+    for a, b in zip(vectors_a, vectors_b, strict=True):
+        tally.add(a + b)
+    return tally
+
+
+def test_a_real_difference_is_told_from_chance():
+    layout = Layout(["x"], [])
+    right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
+    base = [right if i % 2 else missed for i in range(200)]
+    better = [right if i % 2 or i % 5 == 0 else missed for i in range(200)]
+    found = scoring.compare(layout, paired(base, better), 2000, 0)["micro.f1"]
+    # 100 of 200 found, then 120: F1 2*100/300 and 2*120/320
+    assert (found.a, found.b) == (pytest.approx(2 / 3), pytest.approx(3 / 4))
+    assert found.is_real and found.low > 0 and found.p < 0.01
+    other = [missed if i % 2 and i < 20 else right if i < 20 else base[i] for i in range(200)]  # 10 lost, 10 won
+    chance = scoring.compare(layout, paired(base, other), 2000, 0)["micro.f1"]
+    assert chance.difference == pytest.approx(0) and not chance.is_real and chance.p > 0.5
+
+
+def test_pairing_makes_the_comparison_sharper():
+    """The same two scores, once on the same articles and once with the articles of one file mixed up."""
+    layout = Layout(["x"], [])
+    right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
+    base = [right if i % 2 else missed for i in range(300)]
+    better = [right if i % 2 or i % 20 == 0 else missed for i in range(300)]
+    together = scoring.compare(layout, paired(base, better), 1000, 0)["micro.f1"]
+    mixed = scoring.compare(layout, paired(base, sorted(better)), 1000, 0)["micro.f1"]
+    assert together.difference == pytest.approx(mixed.difference)
+    assert together.is_real and together.high - together.low < (mixed.high - mixed.low) / 2
+
+
+def test_gate():
+    metrics = {
+        "micro.f1": Estimate(0.90, 0.86, 0.93),
+        "false_positive_rate": Estimate(0.05, 0.03, 0.08),
+        "macro.f1": Estimate(None, None, None),
+    }
+    assert scoring.gate(metrics, {"micro.f1": 0.92, "false_positive_rate": 0.04}) == []  # within the intervals
+    assert scoring.gate(metrics, {"micro.f1": 0.94}) == ["micro.f1: 0.900 [0.860, 0.930] is below its bar 0.94"]
+    [above] = scoring.gate(metrics, {"false_positive_rate": 0.02})
+    assert above == "false_positive_rate: 0.050 [0.030, 0.080] is above its bar 0.02"
+    assert scoring.gate(metrics, {"macro.f1": 0.1}) == ["macro.f1: nothing to score, bar 0.1"]

@@ -12,6 +12,8 @@ docs/evaluation.md.
 import json
 import logging
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +28,7 @@ from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.evaluation import Evaluation
 from recipekit.gold import GoldFile
-from recipekit.joining import join
+from recipekit.joining import count_lines, join
 from recipekit.redact import redact
 from recipekit.runs import Step, relative
 from recipekit.scoring import Difference, Estimate, Layout, Tally
@@ -98,10 +100,10 @@ def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[s
     """
     evaluation = Evaluation(task, redact(task) if options.redact else None)
     gold = GoldFile(task, options.gold)
-    with runs.writing(options.output / "errors.jsonl") as stream, progress("evaluate", None) as advance:
+    with tempfile.TemporaryFile() as errors, progress("evaluate", count_lines(predictions)) as advance:
         for number, (row, [prediction], article) in enumerate(join(task, gold, [predictions], options.articles), 1):
             for error in evaluation.add(row, prediction, article):
-                stream.write(orjson.dumps(error) + b"\n")
+                errors.write(orjson.dumps(error) + b"\n")
             if number % 1000 == 0:
                 advance(1000)
         estimates = evaluation.estimates(options.resamples, options.seed)
@@ -112,7 +114,11 @@ def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[s
             "gold_sha256": runs.digest(options.gold),
             "bundled_sample": is_bundled(task, options.gold),
         }
-        runs.write_text(options.output / "report.html", report.render(task, evaluation, metrics))
+        page = report.render(task, evaluation, metrics)
+        errors.seek(0)
+        with runs.writing(options.output / "errors.jsonl") as stream:
+            shutil.copyfileobj(errors, stream)
+        runs.write_text(options.output / "report.html", page)
         runs.write_text(options.output / "metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")
     if gold.padded:
         what = "cells have fewer values than there are entities, and gave them to the first ones"
@@ -124,7 +130,7 @@ def compare_files(task: Task, files: tuple[Path, Path], options: Options) -> dic
     """Compare two predictions files on the same gold and write compare.json."""
     comparer, layout = Comparer(task), Layout.of(task)
     pairs = Tally()
-    with progress("compare", None) as advance:
+    with progress("compare", count_lines(files[0])) as advance:
         for gold, both, _ in join(task, GoldFile(task, options.gold), list(files), None):
             vectors = [layout.vector(comparer.compare(gold, row["output"]), gold.is_negative()) for row in both]
             pairs.add(vectors[0] + vectors[1])
@@ -218,7 +224,7 @@ def evaluate(
         show(f"evaluate: {failure}", style="bold red")
     if failures:
         raise typer.Exit(1)
-    if bars:
+    if baseline:
         show(f"evaluate: no bar of {relative(baseline)} is missed", style="green")
 
 

@@ -208,9 +208,11 @@ def gold_csv(rows: list[dict[str, Any]], gold: dict[str, Any]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns = gold["columns"]
+    owners = {name: spec["path"] + "." for name, spec in gold["entities"].items()}
+    paths = [owners.get(column.get("entity"), "") + column["path"] for column in columns.values()]
     writer.writerow([gold["id"], *columns])
     for row in rows:
-        cells = [jmespath.search(column["path"], row["label"]) for column in columns.values()]
+        cells = [jmespath.search(path, row["label"]) for path in paths]
         joined = [gold["separator"].join(values) for values in cells]
         writer.writerow([row["id"], *(joined if any(joined) else joined[:6])])
     return stream.getvalue()

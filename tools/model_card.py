@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from recipekit import ROOT, hub, scoring
+from recipekit import ROOT, hub, tables
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.runs import Step, read_record, relative, write_text
@@ -99,7 +99,7 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"percent": scoring.percent, "pprint": lambda value: pformat(value, width=100)}
+    environment.filters |= {"percent": tables.percent, "pprint": lambda value: pformat(value, width=100)}
     base = str(adapter["base_model_name_or_path"])
     license = task.spec.get("publish", {}).get("license", "other")
     snippet = environment.get_template("snippet.py.j2").render(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from recipekit import scoring
+from recipekit import tables
 from recipekit.console import main, show
 from recipekit.errors import UserError
 from recipekit.runs import relative
@@ -24,7 +24,7 @@ def summary(task: str, seconds: Annotated[int | None, typer.Option(help="how lon
     if not metrics.exists():
         raise UserError(f"{relative(metrics)}: no scores yet; run uv run bash train_all.sh {task}")
     show("")
-    show(scoring.table(json.loads(metrics.read_text(encoding="utf-8")), title=recipe.title))
+    show(tables.scores(json.loads(metrics.read_text(encoding="utf-8")), title=recipe.title))
     artifacts = {
         "model": out / "merged",
         "adapters": out / recipe.phases[-1],

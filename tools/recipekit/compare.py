@@ -7,6 +7,7 @@ taken: agreeing keys first, then how alike the keys are, then the number of agre
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -218,6 +219,9 @@ class Comparer:
 
     def _match(self, column: str, gold: list[str], predicted: list[str], slots: list[Slot]) -> None:
         """Pair the values of two sets: equal ones, then agreeing ones, then those that are alike."""
+        if gold == predicted and len(gold) == 1:
+            slots.append(Slot(column, gold[0], gold[0], 1.0, True))
+            return
         left, right = self._distinct(column, gold), self._distinct(column, predicted)
         for form in [form for form in left if form in right]:
             slots.append(Slot(column, left.pop(form), right.pop(form), 1.0, True))
@@ -267,4 +271,9 @@ def _getter(path: str) -> Callable[[Any], Any]:
     """Compile a JMESPath; a plain key, which most are, is looked up directly."""
     if path.isidentifier():
         return lambda value: value.get(path) if isinstance(value, Mapping) else None
-    return jmespath.compile(path).search
+    search = jmespath.compile(path).search
+    head = re.match(r"([A-Za-z_]\w*)\[", path)
+    if head is None:
+        return search
+    # Nothing can be picked out of an empty list, which most articles have, and jmespath takes its time to say so.
+    return lambda value: search(value) if isinstance(value, Mapping) and value.get(head[1]) else None

@@ -83,7 +83,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., Any]
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total, note="")
 
         def advance(n: int = 1, total: int | None = None, note: str | None = None) -> None:

@@ -107,7 +107,7 @@ class Evaluation:
         self.classes: dict[str, Counter[str]] = {column: Counter() for column in task.gold_columns}
         self.examples: dict[tuple[str, str], list[Case]] = defaultdict(list)
         self.calibration = Calibration()
-        self.near: Counter[str] = Counter()  # column -> likeness of wrong pairs, in all
+        self.near: dict[str, float] = defaultdict(float)  # column -> likeness of wrong pairs, in all
         self._worst: list[tuple[int, Any, Case]] = []
 
     def add(self, gold: GoldRow, prediction: dict[str, Any], row: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

@@ -96,6 +96,14 @@ def join(
         raise UserError(problems)
 
 
+def count_lines(path: Path) -> int | None:
+    """Count a file's lines, for a progress bar; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(2**20), b""))
+
+
 def _repeated(path: Path) -> Iterator[str]:
     """Read predictions again to name the ids that they have more than once."""
     seen: dict[str, int] = {}

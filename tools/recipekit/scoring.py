@@ -70,8 +70,9 @@ class Layout:
             place = self.entity_places[name]
             counts[place : place + 3] = right, predicted - right, gold - right
         found = negative and any(slot.predicted is not None for slot in comparison.slots)
-        counts[self.flags :] = 1, negative, found, comparison.valid, comparison.valid and clean
-        return tuple(map(int, counts))
+        flags = (1, negative, found, comparison.valid, comparison.valid and clean)
+        counts[self.flags :] = map(int, flags)
+        return tuple(counts)
 
     def metrics(self, sums: Array) -> dict[str, Array]:
         """Work out every metric.
@@ -84,7 +85,7 @@ class Layout:
         """
         names = {f"fields.{name}": place for name, place in self.places.items()}
         names |= {f"entities.{name}": place for name, place in self.entity_places.items()}
-        found = {}
+        found: dict[str, Array] = {}
         for name, place in names.items():
             scores = prf(sums[..., place], sums[..., place + 1], sums[..., place + 2])
             found |= {f"{name}.{key}": value for key, value in scores.items()}

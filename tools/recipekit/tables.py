@@ -16,7 +16,7 @@ def percent(value: float | None) -> str:
 
 def interval(bounds: Sequence[float] | None) -> str:
     """Write a metric's interval, in percent."""
-    return "" if bounds is None else f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
+    return "" if bounds is None else f"{100 * bounds[0]:.0f}-{100 * bounds[1]:.0f}"
 
 
 def scores(metrics: Mapping[str, Any], title: str) -> Table:
@@ -74,6 +74,6 @@ def _verdict(found: Mapping[str, Difference]) -> str:
 
 
 def _table(title: str, caption: str) -> Table:
-    found = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    found = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     found.title_justify = found.caption_justify = "left"
     return found
