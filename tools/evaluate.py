@@ -137,13 +137,14 @@ def score_files(task: Task, predictions: Path, gold: Path, output: Path) -> dict
 
 def make_step(task: Task, predictions: Path, gold: Path, output: Path) -> Step:
     """Name what the scores depend on."""
-    code = ["evaluate.py", *(f"recipekit/{module}.py" for module in ("gold", "normalise", "scoring"))]
+    kit = ROOT / "tools" / "recipekit"
+    code = [kit.parent / "evaluate.py", kit / "gold.py", kit / "scoring.py", kit / "laws.yml", *kit.glob("normal*.py")]
     inputs = {
         "predictions": predictions,
         "gold": gold,
         "columns": task.spec["gold"],
         "schema": task.output_schema,
-        **{name: ROOT / "tools" / name for name in code},
+        **{path.name: path for path in code},
     }
     return Step(task.outputs, "evaluate", inputs, [output / "metrics.json", output / "errors.jsonl"])
 

@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 
 from recipekit.errors import UserError
-from recipekit.normalise import KINDS
+from recipekit.normalise import KINDS, Form
 from recipekit.task import Task
 
 Values = Mapping[str, list[str]]  # column -> values
@@ -72,7 +72,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def unmatched(values: list[str], against: list[str], normalise: Callable[[str], str]) -> list[str]:
+def unmatched(values: list[str], against: list[str], normalise: Callable[[str], Form]) -> list[str]:
     """Return the values, as they are written, that have no partner of the same normal form in the other list."""
     left = Counter(map(normalise, against))
     alone = []
