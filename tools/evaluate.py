@@ -34,8 +34,9 @@ from recipekit.runs import Step, relative
 from recipekit.scoring import Difference, Estimate, Layout, Tally
 from recipekit.task import Task, load_task
 
-MODULES = ("compare", "evaluation", "gold", "joining", "normalise", "redact", "report", "scoring", "spans")
-CODE = ("evaluate.py", *(f"recipekit/{name}.py" for name in MODULES), "recipekit/report.html.j2", "recipekit/laws.yml")
+KIT = ROOT / "tools" / "recipekit"
+MODULES = ("compare.py", "evaluation.py", "gold.py", "joining.py", "laws.yml", "redact.py", "report.py", "report.html.j2",
+           "scoring.py", "spans.py")  # fmt: skip
 
 
 def is_bundled(task: Task, gold: Path) -> bool:
@@ -174,7 +175,7 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
         "columns": task.spec["gold"],
         "schema": task.output_schema,
         "options": [options.resamples, options.seed, options.redact],
-        **{name: ROOT / "tools" / name for name in CODE},
+        **{path.name: path for path in (Path(__file__), *KIT.glob("normal*.py"), *(KIT / name for name in MODULES))},
     }
     products = [options.output / name for name in ("metrics.json", "errors.jsonl", "report.html")]
     return Step(task.outputs, "evaluate", inputs, products)
