@@ -35,8 +35,14 @@ from recipekit.scoring import Difference, Estimate, Layout, Tally
 from recipekit.task import Task, load_task
 
 KIT = ROOT / "tools" / "recipekit"
-MODULES = ("compare.py", "evaluation.py", "gold.py", "joining.py", "laws.yml", "redact.py", "report.py", "report.html.j2",
-           "scoring.py", "spans.py")  # fmt: skip
+MODULES = ["compare", "evaluation", "gold", "joining", "redact", "report", "scoring", "spans"]
+CODE = [
+    Path(__file__),
+    *KIT.glob("normal*.py"),
+    KIT / "laws.yml",
+    KIT / "report.html.j2",
+    *(KIT / f"{name}.py" for name in MODULES),
+]
 
 
 def is_bundled(task: Task, gold: Path) -> bool:
@@ -175,7 +181,7 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
         "columns": task.spec["gold"],
         "schema": task.output_schema,
         "options": [options.resamples, options.seed, options.redact],
-        **{path.name: path for path in (Path(__file__), *KIT.glob("normal*.py"), *(KIT / name for name in MODULES))},
+        **{path.name: path for path in CODE},
     }
     products = [options.output / name for name in ("metrics.json", "errors.jsonl", "report.html")]
     return Step(task.outputs, "evaluate", inputs, products)

@@ -30,7 +30,7 @@ def scores(metrics: Mapping[str, Any], title: str) -> Table:
     for name, values in rows:
         if name == "micro":
             found.add_section()
-        cells = [percent(values[key]) for key in ("precision", "recall", "f1")]
+        cells = [percent(values[key]).rstrip("%") for key in ("precision", "recall", "f1")]
         counts = [str(values.get(key, "")) for key in ("tp", "fp", "fn")]
         found.add_row(name, *cells, interval(values["f1_interval"]), *counts)
     return found
