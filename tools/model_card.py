@@ -99,7 +99,11 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"percent": tables.percent, "pprint": lambda value: pformat(value, width=100)}
+    environment.filters |= {
+        "percent": tables.percent,
+        "interval": tables.interval,
+        "pprint": lambda value: pformat(value, width=100),
+    }
     base = str(adapter["base_model_name_or_path"])
     license = task.spec.get("publish", {}).get("license", "other")
     snippet = environment.get_template("snippet.py.j2").render(
@@ -115,6 +119,7 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
         base=name_base(task, base),
         small_base=(task.root / base).is_relative_to(task.root / "data" / "samples"),
         metrics=metrics,
+        rows=tables.named_scores(metrics),
         adapter=adapter,
         records=records(task),
         snippet=snippet.strip(),

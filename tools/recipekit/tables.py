@@ -25,15 +25,19 @@ def scores(metrics: Mapping[str, Any], title: str) -> Table:
     found.add_column("field", min_width=max(map(len, metrics["fields"])))
     for heading in ("P", "R", "F1", "95%", "right", "spurious", "missed"):
         found.add_column(heading, justify="right")
-    persons = [(f"whole {name}s", values) for name, values in metrics["entities"].items()]
-    rows = [*metrics["fields"].items(), ("micro", metrics["micro"]), ("macro", metrics["macro"]), *persons]
-    for name, values in rows:
+    for name, values in named_scores(metrics):
         if name == "micro":
             found.add_section()
         cells = [percent(values[key]).rstrip("%") for key in ("precision", "recall", "f1")]
         counts = [str(values.get(key, "")) for key in ("tp", "fp", "fn")]
         found.add_row(name, *cells, interval(values["f1_interval"]), *counts)
     return found
+
+
+def named_scores(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what has precision, recall and F1 in metrics.json, with its name for people."""
+    persons = [(f"whole {name}s", values) for name, values in metrics.get("entities", {}).items()]
+    return [*metrics["fields"].items(), ("micro", metrics["micro"]), ("macro", metrics["macro"]), *persons]
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
