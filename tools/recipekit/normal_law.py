@@ -11,12 +11,12 @@ from recipekit.runs import relative
 
 LAWS = Path(__file__).parent / "laws.yml"
 _SECTIONS = ("laws", "crimes", "spellings")
-_SUSPICION = re.compile("(?<=.)(?:の?(?:疑い|容疑)|の罪|(?<!犯)罪)$")
+_SUSPICION = re.compile("(?<=.)(?:の?(?:疑い|容疑)|(?<=..)(?:の罪|(?<!犯)罪))$")
 _BRACKETS = re.compile(r"([^()]+)\(([^()]+)\)(違反)?")
 _VIOLATION = re.compile("(.+?)違反(.*)")
 _STAGES = re.compile("(?:未遂|予備|幇助|教唆)+")
-_STAGE = re.compile(f"(.+?)({_STAGES.pattern})")
-_LAW = re.compile("(?:法|法律|条例|規則|令)(?:違反.*)?$")
+_STAGE = re.compile(f"(.+?)((?:致死傷|致死|致傷)?(?:{_STAGES.pattern})?)")
+_LAW = re.compile("(?:法|法律|条例|規則)(?:違反.*)?$")
 
 
 def read_laws(path: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -62,7 +62,7 @@ def _laws() -> tuple[dict[str, str], re.Pattern[str], dict[str, str]]:
 def _canonical(name: str, known: dict[str, str]) -> str:
     if name in known:
         return known[name]
-    if name[:1] in "都道府県市" and name[1:] in known:  # 県迷惑防止条例: which prefecture is not said
+    if name[:1] in "都道府県" and name[1:] in known:  # 県迷惑防止条例: which prefecture is not said
         return known[name[1:]]
     if (stage := _STAGE.fullmatch(name)) and stage[1] in known:
         return known[stage[1]] + stage[2]

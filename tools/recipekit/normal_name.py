@@ -77,7 +77,7 @@ def organization(value: str) -> Form:
     return Form(name.translate(_AROUND), _TYPE_OF[match[1] or match[2]] if match else "")
 
 
-_FORCE = re.compile(f"(?:({PREFECTURE})|([道府県]))警(?:察(?!署|学校))?(?:本部)?|警視庁(?:本部)?")
+_FORCE = re.compile(f"(?:({PREFECTURE})|([道府県]))警(?!視)(?:察(?!署|学校))?(?:本部)?|(?:東京都)?警視庁(?:本部)?")
 _OF_PREFECTURE = re.compile(f"({PREFECTURE})(?=.+署$)")
 _DIVISION = re.compile("第?([一二三四五六七八九0-9])課")
 _HEADQUARTERS = {"東京都警": "警視庁", "道警": "北海道警", "府警": "", "県警": ""}

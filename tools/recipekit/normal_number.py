@@ -118,7 +118,7 @@ def _dated(era: japanera.Era | None, year: str | None, month: str | None, day: s
     except ValueError:
         return None
     # On the days on which 大正 and 昭和 began, the era before was in force too.
-    if era and (y < _GREGORIAN_SINCE or last < era.since or first > (era.until or first)):
+    if y < 1000 and year or era and (y < _GREGORIAN_SINCE or last < era.since or first > (era.until or first)):
         return None
     key = "-".join([f"{y:04}" if year else "-", *(f"{n:02}" for n, given in ((m, month), (d, day)) if given)])
     return Form(key, era.kanji if era and not day else "")
