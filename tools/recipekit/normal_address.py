@@ -16,7 +16,7 @@ _COUNTRY = re.compile(f"日本国?[、,]?(?={PREFECTURE})")
 _PREFECTURE = re.compile(f"({PREFECTURE})(?!立(?![川科山]))(?=.+?[市区町村])")
 # 郡 before a town: not 郡山市, 蒲郡市, 大和郡山市 or 上郡町. Few districts have 市 or 村 in their names.
 _DISTRICT = re.compile(
-    f"(?:余市|高市|[東西北]村山|(?![市区町村郡])[{KANJI}]{{1,4}}?)郡(?=余市町|[^市区町][^市区]{{0,5}}?[町村])"
+    f"(?:余市|高市|[東西北]村山|(?:(?![市区町村郡])[{KANJI}]){{1,4}}?)郡(?=余市町|[^市区町][^市区]{{0,5}}?[町村])"
 )
 _AZA = re.compile(r"(?:(?<=[市区町村])|^)(?:大字|字)(?=.)")
 _LINKS = re.compile(rf"(?<=[{KANJI}])[ヶケヵガがノの之ツッつっ](?=[{KANJI}])")

@@ -62,8 +62,8 @@ def _laws() -> tuple[dict[str, str], re.Pattern[str], dict[str, str]]:
 def _canonical(name: str, known: dict[str, str]) -> str:
     if name in known:
         return known[name]
-    if name[:1] in "都道府県" and name[1:] in known:  # 県迷惑防止条例: which prefecture is not said
-        return known[name[1:]]
+    if name[:1] in "都道府県" and name[1:] in known:  # 県迷惑行為防止条例
+        return name[0] + known[name[1:]]
     if (stage := _STAGE.fullmatch(name)) and stage[1] in known:
         return known[stage[1]] + stage[2]
     return name

@@ -78,7 +78,7 @@ def organization(value: str) -> Form:
 
 
 _FORCE = re.compile(f"(?:({PREFECTURE})|([道府県]))警(?!視)(?:察(?!署|学校))?(?:本部)?|(?:東京都)?警視庁(?:本部)?")
-_OF_PREFECTURE = re.compile(f"({PREFECTURE})(?=.+署$)")
+_OF_PREFECTURE = re.compile(f"({PREFECTURE})()(?=.+署$)")
 _DIVISION = re.compile("第?([一二三四五六七八九0-9])課")
 _HEADQUARTERS = {"東京都警": "警視庁", "道警": "北海道警", "府警": "", "県警": ""}
 
@@ -94,7 +94,7 @@ def police(value: str) -> Form:
     force = _FORCE.match(unit) or _OF_PREFECTURE.match(unit)
     of, rest = "", unit
     if force:
-        area = force[1] or (force.re is _FORCE and force[2])
+        area = force[1] or force[2]
         of = f"{area}警" if area else "警視庁"
         rest = unit[force.end() :]
     if rest.endswith("署") and rest not in ("署", "警察署"):
