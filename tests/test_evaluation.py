@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import answer, gold, person
@@ -54,7 +54,6 @@ def same(a, b):
     )
 
 
-@settings(deadline=None)
 @given(st.lists(labels, min_size=1, max_size=5))
 def test_perfect_answers_score_1(found):
     scores = metrics([(label, label) for label in found])
@@ -62,7 +61,6 @@ def test_perfect_answers_score_1(found):
     assert all(value == 1 for name, value in scores.items() if name.endswith(".f1") and not math.isnan(value))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(labels, labels), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_order_of_articles_persons_and_values_does_not_matter(pairs, rng):
     def mixed(label):
@@ -72,7 +70,6 @@ def test_order_of_articles_persons_and_values_does_not_matter(pairs, rng):
     assert same(metrics(pairs), metrics(turned))
 
 
-@settings(deadline=None)
 @given(labels, labels, st.data())
 def test_no_score_rises_when_a_right_value_is_taken_away(label, output, data):
     before = Evaluation(TASK).comparer.compare(row(label), output)

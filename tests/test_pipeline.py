@@ -65,6 +65,12 @@ def metrics(folder: Path, name: str = "evaluation") -> dict:
     return json.loads((folder / "outputs" / "hawks" / name / "metrics.json").read_text(encoding="utf-8"))
 
 
+def predictions(folder: Path) -> list[dict]:
+    """What a run predicted, less what differs from run to run."""
+    lines = (folder / "outputs" / "hawks" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """One undisturbed run of the whole hawks recipe on the bundled sample."""
@@ -127,6 +133,22 @@ def test_the_bare_base_knows_nothing_and_phase_1_calibrates_negatives(whole):
     assert metrics(folder, "base")["micro"]["f1"] < 0.05
     phase1 = metrics(folder, "phase1")
     assert phase1["false_positive_rate"] <= 0.02 and phase1["micro"]["f1"] < 0.5
+    files = [f"{out}/phase1.jsonl", f"{out}/predictions.jsonl"]
+    tool(folder, "tools/evaluate.py", "hawks", "--compare", *files, "--output", f"{out}/compare")
+    found = json.loads((folder / out / "compare" / "compare.json").read_text(encoding="utf-8"))["metrics"]
+    assert found["micro.f1"]["real"] and found["micro.f1"]["low"] > 0.4 and found["micro.f1"]["p"] < 0.01
+    assert not found["false_positive_rate"]["real"]
+
+
+def test_the_report_and_the_bars_of_a_release(whole):
+    folder, _, _ = whole
+    out = folder / "outputs" / "hawks" / "evaluation"
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{100 * metrics(folder)['micro']['f1']:.1f}" in report and "http" not in report.replace(
+        "http://www.w3.org", ""
+    )
+    files = ["--predictions", "outputs/hawks/predictions.jsonl", "--output", "outputs/hawks/gate"]
+    tool(folder, "tools/evaluate.py", "hawks", *files, "--baseline", "recipes/hawks/baseline.yml")
 
 
 def test_both_phases_and_the_scores_are_in_one_mlflow_experiment(whole):
@@ -160,7 +182,7 @@ def short(tmp_path_factory):
     undisturbed = Path(shutil.copytree(folder, tmp_path_factory.mktemp("undisturbed") / "clone"))
     run = train_all(undisturbed)
     assert run.returncode == 0, run.stderr[-3000:]
-    return folder, (undisturbed / "outputs" / "hawks" / "predictions.jsonl").read_bytes()
+    return folder, predictions(undisturbed)
 
 
 def kill_in(folder: Path, step: str, seen: str) -> None:
@@ -190,4 +212,4 @@ def test_killed_in_every_step_it_ends_the_same(short):
     kill_in(folder, "evaluate", "logs/*/evaluate.log")
     run = train_all(folder)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert (out / "predictions.jsonl").read_bytes() == undisturbed
+    assert predictions(folder) == undisturbed
