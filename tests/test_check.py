@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +71,9 @@ def task(mini):
     people = ("山田一", "海野太郎", "川上次郎", "森三郎", "谷四郎", "原五郎", "林六郎", "沢七郎", "岸八郎")
     write(task, "mix", [row(task, f"{name}容疑者を逮捕。", name) for name in people])
     write(task, "neg", [row(task, f"花火大会{i}。") for i in range(3)])
+    (mini / "data" / "test").mkdir()
+    for name in ("eval.jsonl", "gold.csv"):
+        shutil.copy(mini / "data" / "samples" / "mini" / name, mini / "data" / "test")
     return task
 
 
@@ -267,6 +271,45 @@ def test_an_output_schema_changed_since_regenerate_stops_the_check(task, run):
     path = task.dir / "task.yml"
     path.write_text(path.read_text(encoding="utf-8").replace("required: [persons]", "required: [persons, places]"))
     assert "'places' is a required property" in run()[1][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problems"),
+    [
+        ("gold.csv", "id,person_name\nE1,海野\nE1,山田\n", ["gold.csv:3: id 'E1' stands on line 2 already"]),
+        ("gold.csv", "id,name\nE1,海野\n", ["gold.csv:1: column 'person_name' is missing"]),
+        (
+            "gold.csv",
+            "id,person_name\nE2,\n",
+            ["gold.csv:2: id 'E2' has no row in", "eval.jsonl:1: id 'E1' has no row in"],
+        ),
+        ("eval.jsonl", '{"id": "E1"}\n', ["eval.jsonl:1: expected the keys 'id' and 'body'"]),
+        ("gold.csv", None, ["gold.csv: No such file or directory; make it with regenerate_segments.py"]),
+    ],
+)
+def test_a_wrong_test_set_stops_the_check(task, run, name, content, problems):
+    path = task.root / "data" / "test" / name
+    path.write_text(content, encoding="utf-8") if content else path.unlink()
+    statuses, found = run()
+    assert statuses["test set"] == "fail" and len(found) == len(problems)
+    assert all(part in problem for part, problem in zip(problems, found, strict=True))
+
+
+def test_values_without_a_person_of_their_own_are_a_warning(task, run):
+    path = task.dir / "task.yml"
+    text = path.read_text(encoding="utf-8")
+    columns = text.index("  columns:")
+    path.write_text(
+        text[:columns]
+        + '  entities: {person: {path: "persons[]", key: person_name}}\n  columns:\n'
+        + "    person_name: {entity: person, path: name, compare: person_name}\n"
+        + "    age: {entity: person, path: age, compare: age}\n",
+        encoding="utf-8",
+    )
+    gold = task.root / "data" / "test" / "gold.csv"
+    gold.write_text("id,person_name,age\nE1,海野|山田,32\n", encoding="utf-8")
+    statuses, found = run()
+    assert statuses["test set"] == "warn" and found == []
 
 
 def test_without_a_base_rows_are_still_checked_but_not_their_tokens(task, run):

@@ -40,7 +40,7 @@ def row(label, id="A"):
 def evaluate(pairs):
     evaluation = Evaluation(TASK)
     for place, (label, output) in enumerate(pairs):
-        list(evaluation.add(row(label, str(place)), {"id": str(place), "output": output}, None))
+        evaluation.add(row(label, str(place)), {"id": str(place), "output": output}, None)
     return evaluation
 
 
@@ -151,7 +151,7 @@ def test_slices():
     for right, text, kind, good in cases:
         people = [person(e["person_name"], act=e["person_violated_law"]) for e in right.entities["person"]]
         output = answer(*people) if good else answer(police=["北署"])
-        list(evaluation.add(right, {"id": right.id, "output": output}, {"id": right.id, "body": text, "kind": kind}))
+        evaluation.add(right, {"id": right.id, "output": output}, {"id": right.id, "body": text, "kind": kind})
     found = evaluation.metrics(evaluation.estimates(100, 0), 100, 0)["slices"]
     assert list(found) == ["length", "number of persons", "law", "kind"]
     assert list(found["length"]) == ["0-99", "100-199", "400-799"] and list(found["number of persons"]) == [
@@ -194,10 +194,10 @@ def test_calibration_by_hand():
 def test_probability_of_an_answer_is_that_of_all_its_tokens():
     evaluation = Evaluation(TASK)
     prediction = {"id": "A", "output": answer(), "mean_logprob": math.log(0.9), "tokens": 2}
-    list(evaluation.add(gold(id="A"), prediction, None))
+    evaluation.add(gold(id="A"), prediction, None)
     [only] = evaluation.calibration.summary()["bins"]
     assert only["probability"] == pytest.approx(0.81) and only["right"] == 1
-    list(evaluation.add(gold(id="B"), {**prediction, "mean_logprob": None}, None))
+    evaluation.add(gold(id="B"), {**prediction, "mean_logprob": None}, None)
     assert evaluation.calibration.summary()["bins"] == [only]
 
 
@@ -207,7 +207,7 @@ def test_worst_articles_and_examples_are_few_and_do_not_depend_on_order():
     for cases in (bad, bad[::-1]):
         evaluation = Evaluation(TASK)
         for right, output in cases:
-            list(evaluation.add(right, {"id": right.id, "output": output}, None))
+            evaluation.add(right, {"id": right.id, "output": output}, None)
         found.append([case.id for case in evaluation.worst])
         assert len(evaluation.examples["format", "person_name"]) == EXAMPLES
     assert found[0] == found[1] and len(found[0]) == WORST
@@ -218,5 +218,5 @@ def test_many_groups_of_a_slice_are_put_together():
     evaluation = Evaluation(TASK)
     for place in range(230):
         right = gold(id=str(place))
-        list(evaluation.add(right, {"id": right.id, "output": answer()}, {"id": right.id, "body": "x", "kind": place}))
+        evaluation.add(right, {"id": right.id, "output": answer()}, {"id": right.id, "body": "x", "kind": place})
     assert len(evaluation.slices["kind"]) == 201 and sum(evaluation.slices["kind"]["(other)"].vectors.values()) == 30

@@ -189,6 +189,14 @@ def test_interval_of_a_rate_is_the_binomial_one():
     assert (found.low, found.high) == (pytest.approx(0.0706, abs=0.004), pytest.approx(0.1294, abs=0.004))
 
 
+def test_draws_without_a_score_do_not_count():
+    tally = Tally()
+    for vector in [(0, 1, 0, 1, 1, 1, 1, 0), *[(1, 0, 0, 1, 0, 0, 1, 1)] * 4]:  # a third of the draws has no negative
+        tally.add(vector)
+    found = scoring.estimate(Layout(["x"], []), tally, 500, 0)["false_positive_rate"]
+    assert found == (1, 1, 1)
+
+
 def test_intervals_depend_on_the_seed_and_not_on_the_order():
     layout, tally, vectors = random_tally(3)
     turned = Tally()
@@ -223,6 +231,8 @@ def test_a_real_difference_is_told_from_chance():
     # 100 of 200 found, then 120: F1 2*100/300 and 2*120/320
     assert (found.a, found.b) == (pytest.approx(2 / 3), pytest.approx(3 / 4))
     assert found.is_real and found.low > 0 and found.p < 0.01
+    worse = scoring.compare(layout, paired(better, base), 2000, 0)["micro.f1"]
+    assert worse.is_real and worse.high < 0 and worse.p < 0.01
     other = [missed if i % 2 and i < 20 else right if i < 20 else base[i] for i in range(200)]  # 10 lost, 10 won
     chance = scoring.compare(layout, paired(base, other), 2000, 0)["micro.f1"]
     assert chance.difference == pytest.approx(0) and not chance.is_real and chance.p > 0.5

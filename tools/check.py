@@ -20,6 +20,7 @@ from rich.text import Text
 from recipekit import ROOT, axolotl_schema, hub, preflight, rowcheck, traps
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
+from recipekit.joining import check_test_set
 from recipekit.preflight import Check, Verdicts
 from recipekit.rowcheck import FileReport
 from recipekit.runs import digest
@@ -161,6 +162,16 @@ def base_checks(task: Task, configs: list[Config]) -> list[Check]:
     return [preflight.base_model(task, name, revision) for name, revision in sorted(bases, key=str)]
 
 
+def test_set(task: Task) -> Check:
+    """Check gold file and articles, which are read only after hours of training."""
+    try:
+        gold = check_test_set(task)
+    except UserError as error:
+        return Check("test set", "", error.problems)
+    padded = f"; {gold.padded} cells have fewer values than there are entities, see {gold.first_padded}"
+    return Check("test set", f"{gold.rows:,} articles{padded if gold.padded else ''}", warning=bool(gold.padded))
+
+
 def run(task: Task, profile: str, verdicts: Verdicts) -> tuple[list[Check], list[Any]]:
     """Make every check; Axolotl's schema is loaded while the machine and the data are looked at."""
     written, resolved, unreadable = traps.load_configs(task, profile)
@@ -175,7 +186,7 @@ def run(task: Task, profile: str, verdicts: Verdicts) -> tuple[list[Check], list
             checks.append(Check("schema", "", [f"{error}; run: uv sync"]))
     if unreadable:
         checks.append(Check("recipe", "", unreadable))
-    return [*checks, *bases, *data], sample
+    return [*checks, *bases, *data, test_set(task)], sample
 
 
 def sample_text(parts: list[Any], eos: str) -> Text:

@@ -110,8 +110,8 @@ class Evaluation:
         self.near: dict[str, float] = defaultdict(float)  # column -> likeness of wrong pairs, in all
         self._worst: list[tuple[int, Any, Case]] = []
 
-    def add(self, gold: GoldRow, prediction: dict[str, Any], row: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-        """Score one article; yields its errors as errors.jsonl has them.
+    def add(self, gold: GoldRow, prediction: dict[str, Any], row: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """Score one article; returns its errors as errors.jsonl has them.
 
         Args:
             gold: What is right.
@@ -127,10 +127,11 @@ class Evaluation:
             self._slice(name, group).add(vector)
         right = bool(vector[-1])
         mean, tokens = prediction.get("mean_logprob"), prediction.get("tokens")
-        if isinstance(mean, int | float) and isinstance(tokens, int):
+        if isinstance(mean, int | float) and isinstance(tokens, int) and math.isfinite(mean):
             self.calibration.add(math.exp(min(mean * tokens, 0)), right)
-        if not all(slot.right for slot in comparison.slots):
-            yield from self._errors(Case(gold.id, article, comparison, prediction))
+        if all(slot.right for slot in comparison.slots):
+            return []
+        return self._errors(Case(gold.id, article, comparison, prediction))
 
     def _groups(self, gold: GoldRow, article: str | None, row: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         if article is not None:
@@ -151,25 +152,27 @@ class Evaluation:
             group = "(other)"
         return groups.setdefault(group, Tally())
 
-    def _errors(self, case: Case) -> Iterator[dict[str, Any]]:
+    def _errors(self, case: Case) -> list[dict[str, Any]]:
         if self.redact:
             case = self.redact(case)
-        wrong = case.wrong
-        for slot in wrong:
+        for slot in case.wrong:
             self.classes[slot.column][slot.wrong] += 1
             self.near[slot.column] += slot.alike
             examples = self.examples[slot.wrong, slot.column]
             if len(examples) < EXAMPLES:
                 examples.append(case)
-            yield {
-                "id": case.id, "field": slot.column, "class": slot.wrong, "gold": slot.gold,
-                "predicted": slot.predicted, "alike": round(slot.alike, 3),
-            }  # fmt: skip
-        entry = (len(wrong), _Reversed(case.id), case)
+        entry = (len(case.wrong), _Reversed(case.id), case)
         if len(self._worst) < WORST:
             heapq.heappush(self._worst, entry)
         elif entry > self._worst[0]:
             heapq.heapreplace(self._worst, entry)
+        return [
+            {
+                "id": case.id, "field": slot.column, "class": slot.wrong, "gold": slot.gold,
+                "predicted": slot.predicted, "alike": round(slot.alike, 3),
+            }
+            for slot in case.wrong
+        ]  # fmt: skip
 
     @property
     def worst(self) -> list[Case]:

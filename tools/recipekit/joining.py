@@ -96,6 +96,37 @@ def join(
         raise UserError(problems)
 
 
+def check_test_set(task: Task) -> GoldFile:
+    """Read a task's gold file and its articles before there are predictions; returns the gold file, read.
+
+    Raises:
+        UserError: Everything that is wrong in either file, or ids that stand in one of them only.
+    """
+    paths = task.test_path("gold"), task.test_path("input")
+    gold = GoldFile(task, paths[0])
+    found: list[dict[str, int]] = [{}, {}]
+    problems: list[str] = []
+    rows: tuple[Iterator[tuple[str, int]], ...] = (
+        ((row.id, row.line) for row in gold),
+        ((name, line) for line, (name, _) in enumerate(read_articles(paths[1]), 1)),
+    )
+    for own, stream in zip(found, rows, strict=True):
+        try:
+            own.update(stream)
+        except UserError as error:
+            problems += error.problems
+    for here, there in ((0, 1), (1, 0)) if not problems else ():
+        if alone := [name for name in found[here] if name not in found[there]]:
+            place = f"{relative(paths[here])}:{found[here][alone[0]]}"
+            remedy = (
+                f"add it, or take the row out; tools/regenerate_segments.py {task.name} copies both from the raw data"
+            )
+            problems.append(f"{place}: {_several(alone)} no row in {relative(paths[there])}; {remedy}")
+    if problems:
+        raise UserError(problems)
+    return gold
+
+
 def count_lines(path: Path) -> int | None:
     """Count a file's lines, for a progress bar; None where there is no such file."""
     if not path.is_file():
