@@ -130,6 +130,7 @@ def test_files_in_one_order_leave_nothing_waiting(tmp_path):
         ((["A", "B"], ["A"], ["A"]), ["gold.csv:3: id 'B' has no prediction in"]),
         ((["A"], ["A", "B", "C"], None), ["p.jsonl:2: ids 'B', 'C' have no row in"]),
         ((["A"], ["A", "A"], None), ["p.jsonl:2: id 'A' stands on line 1 already"]),
+        ((["C", "B", "A"], ["A", "A", "B", "C"], None), ["p.jsonl:2: id 'A' stands on line 1 already"]),
         ((["A", "A"], ["A", "A"], None), ["gold.csv:3: id 'A' stands on line 2", "p.jsonl:2: id 'A' stands on line 1"]),
     ],
 )

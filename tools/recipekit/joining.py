@@ -75,6 +75,7 @@ def join(
         streams.append(read_articles(articles))
     waiting: list[dict[str, Any]] = [{} for _ in streams]
     problems: list[str] = []
+    twice = False
     running = list(zip(streams, waiting, strict=True))
     while running:
         for stream, own in list(running):
@@ -86,11 +87,12 @@ def join(
                 problems += error.problems
                 running.remove((stream, own))
             else:
+                twice = twice or name in own
                 own[name] = value
                 if all(name in others for others in waiting):
                     row, *rest = (others.pop(name) for others in waiting)
                     yield row, [found for _, found in rest[: len(predictions)]], rest[-1] if articles else None
-    if problems or any(waiting[: 1 + len(predictions)]):
+    if problems or twice or any(waiting[: 1 + len(predictions)]):
         repeated = [problem for path in predictions for problem in _repeated(path)]
         problems = problems + repeated or _unpaired(task, gold.path, predictions, articles, waiting)
         raise UserError(problems)
