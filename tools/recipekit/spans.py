@@ -74,12 +74,11 @@ def cut(article: str, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
 
     Args:
         article: The article as given.
-        marks: Spans inside it; they may overlap, and empty ones do not count.
+        marks: Spans inside it, which may overlap.
 
     Returns:
         Pieces that joined are the article, each with the labels that cover it, in the order of marks.
     """
-    marks = [mark for mark in marks if mark.start < mark.end]
     points = sorted({0, len(article), *(p for mark in marks for p in (mark.start, mark.end))})
     return [
         (article[start:end], list(dict.fromkeys(m.label for m in marks if m.start <= start and end <= m.end)))
