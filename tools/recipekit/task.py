@@ -175,6 +175,10 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
             jmespath.compile(column["path"])
         except jmespath.exceptions.JMESPathError as error:
             problems.append(f"{at('gold', 'columns', name, 'path')}: not a JMESPath: {str(error).splitlines()[0]}")
+    for name in spec.get("demo", {}).get("titles", {}):
+        if name not in spec["gold"]["columns"]:
+            columns = ", ".join(spec["gold"]["columns"])
+            problems.append(f"{at('demo', 'titles', name)}: no column of gold; the columns are {columns}")
     return problems
 
 
