@@ -21,6 +21,8 @@ from recipekit import answer_view
 from recipekit.console import main, show
 from recipekit.errors import UserError
 from recipekit.gold import read_gold
+from recipekit.inputs import Article
+from recipekit.predictor import LocalPredictor
 from recipekit.segments import read_jsonl
 from recipekit.task import Task, load_task
 
@@ -29,7 +31,7 @@ PORTS = range(7860, 7960)
 LONGEST = 20_000  # characters; a slip of the clipboard would keep the model busy for hours
 FONTS = ["Hiragino Sans", "Noto Sans CJK JP", "Noto Sans JP", "Yu Gothic UI", "Meiryo", "sans-serif"]
 OUTSIDE = re.compile(r'<(?:link|meta)\b[^>]*"https?:[^>]*>|<script\b[^>]*"https?:[^>]*></script>')
-POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'"
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 CTRL_ENTER = """() => document.addEventListener("keydown", event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing)
     document.querySelector("#extract").click();
@@ -112,6 +114,7 @@ def build(task: Task, extract: Extract) -> Any:
             api_visibility="private",
         )  # fmt: skip
         clear.click(lambda: ("", "", ""), None, [article, view, code], queue=False, api_visibility="private")
+        page.load(None, js=CTRL_ENTER, queue=False, api_visibility="private")
     return page.queue(default_concurrency_limit=1, api_open=False)
 
 
@@ -156,7 +159,7 @@ def serve(task: Task, extract: Extract, host: str, port: int) -> None:
     page = build(task, extract)
     page.launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, inbrowser=False, quiet=True,
-        prevent_thread_lock=True, footer_links=[], enable_monitoring=False, js=CTRL_ENTER,
+        prevent_thread_lock=True, footer_links=[], enable_monitoring=False,
         css=CSS + Path(answer_view.__file__).with_suffix(".css").read_text(encoding="utf-8"),
         theme=gr.themes.Default(font=FONTS, font_mono=["Noto Sans Mono CJK JP", "monospace"]),
     )  # fmt: skip

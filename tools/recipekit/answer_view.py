@@ -10,7 +10,7 @@ from recipekit import scoring, spans
 from recipekit.task import Task
 
 # Light enough for black text, far from one another; each mark says its column's name as well.
-COLOURS = "#ffc9c9 #a5d8ff #ffec99 #b2f2bb #d0bfff #ffd8a8 #99e9f2 #fcc2d7 #d8f5a2 #ced4da".split()
+COLOURS = ["#ffc9c9", "#a5d8ff", "#ffec99", "#b2f2bb", "#d0bfff", "#ffd8a8", "#99e9f2", "#fcc2d7", "#d8f5a2", "#ced4da"]
 _template = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
