@@ -32,15 +32,17 @@ LONGEST = 20_000  # characters; a slip of the clipboard would keep the model bus
 FONTS = ["Hiragino Sans", "Noto Sans CJK JP", "Noto Sans JP", "Yu Gothic UI", "Meiryo", "sans-serif"]
 OUTSIDE = re.compile(r'<(?:link|meta)\b[^>]*"https?:[^>]*>|<script\b[^>]*"https?:[^>]*></script>')
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
-CTRL_ENTER = """() => document.addEventListener("keydown", event => {
+CTRL_ENTER = """<script>document.addEventListener("keydown", event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing)
     document.querySelector("#extract").click();
-})"""
+});</script>"""
 CSS = """
-.gradio-container { max-width: 60rem !important; }
-#head h1 { margin-bottom: .1em; }
-#head p { margin: 0; }
-@media (max-width: 600px) { .gradio-container main { padding: .5rem !important; } }
+.gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
+#head h1 { margin: 0 0 .1em; }
+:is(#head, #answer) .html-container { padding: 0 !important; }
+#extract { background: #1d4ed8; color: #fff; }
+#json .cm-line, #json .cm-line span { color: var(--body-text-color) !important; }
+@media (max-width: 600px) { .gradio-container main { padding: .75rem !important; } }
 """
 
 
@@ -87,45 +89,44 @@ def build(task: Task, extract: Extract) -> Any:
     """Lay out the page, a `gradio.Blocks`; one article is read at a time."""
     import gradio as gr
 
+    def run(article: str | None) -> tuple[str, str, Any]:
+        view, code = answer(task, extract, article or "")
+        return view, code, gr.Accordion(visible=bool(code))
+
     with gr.Blocks(title=task.title, analytics_enabled=False) as page:
-        gr.HTML(
-            Markup("<h1>{}</h1><p>{} <span lang='en'>{}</span></p>").format(
-                task.title, "記事を貼り付けて「抽出する」を押してください。", "Paste an article and press the button."
-            ),
-            elem_id="head",
-        )
-        article = gr.Textbox(label="記事 / Article", lines=8, max_lines=20, elem_id="article", autofocus=True)
+        text = Markup('<h1>{}</h1><p>{} <span lang="en">{}</span></p>')
+        asked = "記事を貼り付けて「抽出する」を押してください。", "Paste an article and press the button."
+        gr.HTML(text.format(task.title, *asked), elem_id="head")
+        article = gr.Textbox(label="記事 / Article", lines=8, max_lines=20, elem_id="article")
         with gr.Row():
             clear = gr.Button("消す / Clear", scale=1, min_width=100)
-            button = gr.Button(
-                "抽出する / Extract（Ctrl+Enter）", variant="primary", scale=3, min_width=200, elem_id="extract"
-            )
-        if bodies := examples(task):
-            labels = [task.clean(body)[:24] + "…" for body in bodies]
-            gr.Examples(
-                [[body] for body in bodies], article, example_labels=labels, cache_examples=False,
-                label="例（架空の記事です） / Examples, invented",
-            )  # fmt: skip
+            button = gr.Button("抽出する / Extract（Ctrl+Enter）", variant="primary", scale=3, elem_id="extract")
+        examples_here = gr.Column()
         view = gr.HTML(elem_id="answer")
-        with gr.Accordion("JSON", open=True):
+        with gr.Accordion("JSON", visible=False) as box:
             code = gr.Code(language="json", interactive=False, show_label=False, elem_id="json")
-        gr.on(
-            [button.click], lambda text: answer(task, extract, text or ""), article, [view, code],
-            api_visibility="private",
-        )  # fmt: skip
-        clear.click(lambda: ("", "", ""), None, [article, view, code], queue=False, api_visibility="private")
-        page.load(None, js=CTRL_ENTER, queue=False, api_visibility="private")
+        shown = [view, code, box]
+        if bodies := examples(task):
+            labels = [task.clean(body)[:20] + "…" for body in bodies]
+            with examples_here:
+                gr.Examples(
+                    [[body] for body in bodies], article, shown, run, run_on_click=True, cache_examples=False,
+                    example_labels=labels, label="例（架空の記事） / Invented examples", api_visibility="private",
+                )  # fmt: skip
+        button.click(run, article, shown, api_visibility="private")
+        gone = ("", "", "", gr.Accordion(visible=False))
+        clear.click(lambda: gone, None, [article, *shown], queue=False, api_visibility="private")
     return page.queue(default_concurrency_limit=1, api_open=False)
 
 
-def keep_inside() -> None:
-    """Take all addresses of other machines out of gradio's page, and let the browser refuse what might be left."""
+def prepare_page() -> None:
+    """Take all addresses of other machines out of gradio's page, have the browser refuse any other, add Ctrl+Enter."""
     from gradio.routes import templates
 
     environment = templates.env
     assert environment.loader
     source = OUTSIDE.sub("", environment.loader.get_source(environment, "frontend/index.html")[0])
-    head = f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head = f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">{CTRL_ENTER}'
     source = source.replace("<head>", head, 1).replace('lang="en"', 'lang="ja"', 1)
     inside = jinja2.DictLoader({"frontend/index.html": source})
     environment.loader = jinja2.ChoiceLoader([inside, environment.loader])
@@ -155,13 +156,13 @@ def serve(task: Task, extract: Extract, host: str, port: int) -> None:
 
     # gradio asks its own server whether it is up, which a proxy for the network would answer wrongly.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), host, "localhost", "127.0.0.1"]))
-    keep_inside()
+    prepare_page()
     page = build(task, extract)
     page.launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, inbrowser=False, quiet=True,
         prevent_thread_lock=True, footer_links=[], enable_monitoring=False,
         css=CSS + Path(answer_view.__file__).with_suffix(".css").read_text(encoding="utf-8"),
-        theme=gr.themes.Default(font=FONTS, font_mono=["Noto Sans Mono CJK JP", "monospace"]),
+        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["Noto Sans Mono CJK JP", "monospace"]),
     )  # fmt: skip
     show(f"demo: http://{host}:{port}  (Ctrl+C ends it)")
     if host != "127.0.0.1":
