@@ -103,6 +103,11 @@ def test_a_value_inside_a_longer_one_is_marked_where_it_stands_alone():
     article = "山田町1丁目の男を山田町で"
     values = {"address": ["山田町1丁目"], "place": ["山田町"]}
     assert locate(article, values)[0] == [Mark(0, 6, "address"), Mark(9, 12, "place")]
+    assert locate("山田町、" + article, values)[0] == [
+        Mark(4, 10, "address"),
+        Mark(0, 3, "place"),
+        Mark(13, 16, "place"),
+    ]
     assert locate(article[:8], values)[0] == [Mark(0, 6, "address"), Mark(0, 3, "place")]
     assert locate("山田町で", {"address": ["山田町"], "place": ["山田町"]})[0] == [
         Mark(0, 3, "address"),
