@@ -1,5 +1,6 @@
 import json
 import re
+from html import unescape
 
 import pytest
 
@@ -116,5 +117,6 @@ def test_every_bundled_answer_is_shown_whole(hawks):
         html = answer_html(hawks, sample["body"], row(sample["label"]))
         values = scoring.predicted_values(hawks, sample["label"])
         assert notices(html) == ([] if any(values.values()) else ["nothing"])
+        assert unescape(re.sub(r"<[^>]*>", "", shown_article(html))) == sample["body"]
         covered = {name for _, names in marks(html) for name in names}
         assert covered == {columns(hawks)[name].title for name, found in values.items() if found}

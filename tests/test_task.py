@@ -62,6 +62,11 @@ def test_all_schema_problems_come_at_once_with_their_lines(mini):
         ("base: pos", "base: poss", ":15: data.train.mix.base: 'poss' is no data set"),
         ('"persons[].name"', '"persons[.name"', ":27: gold.columns.person_name.path: not a JMESPath"),
         ("type: array", "type: arry", "output_schema.properties.persons.type: not a JSON Schema"),
+        (
+            "gold:\n",
+            "demo: {titles: {nme: x}}\ngold:\n",
+            ":23: demo.titles.nme: no column of gold; the columns are person_name",
+        ),
         ("[phase1, phase2]", "[phase1, phase3]", ":5: phases.1: recipes/mini/phase3.yml does not exist"),
         ("name: mini", "name: mimi", ":1: name: found 'mimi', expected the folder's name 'mini'"),
     ],

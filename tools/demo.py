@@ -6,6 +6,7 @@
 Nothing that is pasted is kept, and the page asks no other machine for anything. Ctrl+C ends it.
 """
 
+import errno
 import os
 import re
 import socket
@@ -101,14 +102,14 @@ def build(task: Task, extract: Extract) -> Any:
         with gr.Row():
             clear = gr.Button("消す / Clear", scale=1, min_width=100)
             button = gr.Button("抽出する / Extract（Ctrl+Enter）", variant="primary", scale=3, elem_id="extract")
-        examples_here = gr.Column()
+        place = gr.Column()
         view = gr.HTML(elem_id="answer")
         with gr.Accordion("JSON", visible=False) as box:
             code = gr.Code(language="json", interactive=False, show_label=False, elem_id="json")
         shown = [view, code, box]
         if bodies := examples(task):
             labels = [task.clean(body)[:20] + "…" for body in bodies]
-            with examples_here:
+            with place:
                 gr.Examples(
                     [[body] for body in bodies], article, shown, run, run_on_click=True, cache_examples=False,
                     example_labels=labels, label="例（架空の記事） / Invented examples", api_visibility="private",
@@ -144,7 +145,7 @@ def free_port(host: str, port: int | None) -> int:
             return candidate
         except OSError as error:
             problem = f"{host}:{candidate}: {error.strerror}"
-            if not port and "in use" in problem:
+            if not port and error.errno == errno.EADDRINUSE:
                 continue
             break
     raise UserError(f"{problem}; give another --port, or for --host an address of this machine such as 127.0.0.1")
