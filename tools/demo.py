@@ -145,9 +145,8 @@ def free_port(host: str, port: int | None) -> int:
             return candidate
         except OSError as error:
             problem = f"{host}:{candidate}: {error.strerror}"
-            if not port and error.errno == errno.EADDRINUSE:
-                continue
-            break
+            if error.errno != errno.EADDRINUSE:
+                break
     raise UserError(f"{problem}; give another --port, or for --host an address of this machine such as 127.0.0.1")
 
 
