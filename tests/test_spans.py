@@ -26,6 +26,8 @@ def fold(text):
         ("が", "か", []),
         ("か\u3099", "が", ["か\u3099"]),
         ("a\u0327\u0301", "\u00e1", []),
+        ("a\u0327\u0301", "\u00e1\u0327", ["a\u0327\u0301"]),
+        ("㎡２２", "2 2", ["２２"]),
         ("\u1112\u1161\u11ab", "한", ["\u1112\u1161\u11ab"]),
         ("㈱みなと", "株", []),
         ("水½杯", "1⁄2", ["½"]),
@@ -95,3 +97,19 @@ def test_values_of_an_answer_are_marked_and_the_others_named():
     assert absent == [("name", "山田")]
     assert locate("3台で37", {"age": ["3"]}) == ([Mark(0, 1, "age")], [])
     assert locate("", {"age": ["3"]}) == ([], [("age", "3")])
+
+
+def test_a_value_inside_a_longer_one_is_marked_where_it_stands_alone():
+    article = "山田町1丁目の男を山田町で"
+    values = {"address": ["山田町1丁目"], "place": ["山田町"]}
+    assert locate(article, values)[0] == [Mark(0, 6, "address"), Mark(9, 12, "place")]
+    assert locate("山田町、" + article, values)[0] == [
+        Mark(4, 10, "address"),
+        Mark(0, 3, "place"),
+        Mark(13, 16, "place"),
+    ]
+    assert locate(article[:8], values)[0] == [Mark(0, 6, "address"), Mark(0, 3, "place")]
+    assert locate("山田町で", {"address": ["山田町"], "place": ["山田町"]})[0] == [
+        Mark(0, 3, "address"),
+        Mark(0, 3, "place"),
+    ]

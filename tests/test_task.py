@@ -62,6 +62,26 @@ def test_all_schema_problems_come_at_once_with_their_lines(mini):
         ("base: pos", "base: poss", ":15: data.train.mix.base: 'poss' is no data set"),
         ('"persons[].name"', '"persons[.name"', ":27: gold.columns.person_name.path: not a JMESPath"),
         ("type: array", "type: arry", "output_schema.properties.persons.type: not a JSON Schema"),
+        (
+            '{path: "persons[].name"',
+            "{entity: man, path: name",
+            "gold.columns.person_name.entity: 'man' is not in gold.entities",
+        ),
+        (
+            "  columns:",
+            "  entities: {person: {path: persons, key: person_name}}\n  columns:",
+            "gold.entities.person.key: 'person_name' is no column of entity person",
+        ),
+        (
+            "  columns:",
+            "  slices: {law: {column: act}}\n  columns:",
+            "gold.slices.law.column: 'act' is not in gold.columns",
+        ),
+        (
+            "  columns:",
+            "  one_row_per: man\n  columns:",
+            "gold.one_row_per: found 'man', expected article or an entity",
+        ),
         ("[phase1, phase2]", "[phase1, phase3]", ":5: phases.1: recipes/mini/phase3.yml does not exist"),
         ("name: mini", "name: mimi", ":1: name: found 'mimi', expected the folder's name 'mini'"),
     ],

@@ -7,6 +7,7 @@ is fed in one go without asking the model, which `generate()` cannot do, since e
 import copy
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,20 @@ class Generation:
         index: The prompt's place in the list given.
         ids: Tokens, without eos.
         finished: The answer came to its end, by eos or because the schema allows no more; not cut by max_new_tokens.
+        logprob: Natural log-probability of the tokens that the model chose, summed, under its own unmasked
+            distribution; eos counts, what the schema left no choice about does not.
+        chosen: How many tokens these are.
+        started: When the row joined a batch, in seconds of `time.perf_counter`.
+        ended: When it ended.
     """
 
     index: int
     ids: list[int]
     finished: bool
+    logprob: float
+    chosen: int
+    started: float
+    ended: float
 
 
 class Grammar:
@@ -85,6 +95,9 @@ class Row:
     room: int
     ids: list[int] = field(default_factory=list)
     finished: bool = False
+    logprob: float = 0.0
+    chosen: int = 0
+    started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self.unread = self.unread + self._forced()
@@ -111,6 +124,11 @@ class Row:
         if len(self.ids) > self.room:
             self.ids, self.finished = self.ids[: self.room], False
         return self.finished or len(self.ids) == self.room
+
+    def generation(self) -> Generation:
+        """Return what has come of the row, which ended just now."""
+        ended = time.perf_counter()
+        return Generation(self.index, self.ids, self.finished, self.logprob, self.chosen, self.started, ended)
 
 
 class Batch:
@@ -199,13 +217,24 @@ def generate(
 
 def _decode(batch: Batch, rows: list[Row], grammar: Grammar | None, eos: int) -> Iterator[Generation]:
     while rows:
-        logits = batch.feed([row.unread for row in rows])
-        if grammar:  # worked out while a GPU is still busy with the logits
-            allowed = grammar.allowed([row.matcher for row in rows if row.matcher], logits.shape[1])
-            logits.masked_fill_(~allowed.to(logits.device), -torch.inf)
-        ended = [row.take(token, eos) for row, token in zip(rows, logits.argmax(1).tolist(), strict=True)]
-        yield from (Generation(row.index, row.ids, row.finished) for row, end in zip(rows, ended, strict=True) if end)
+        ended = _choose(rows, batch.feed([row.unread for row in rows]), grammar, eos)
+        yield from (row.generation() for row, end in zip(rows, ended, strict=True) if end)
         if any(ended):
             left = [place for place, end in enumerate(ended) if not end]
             rows = [rows[place] for place in left]
             batch.keep(left)
+
+
+def _choose(rows: list[Row], logits: torch.Tensor, grammar: Grammar | None, eos: int) -> list[bool]:
+    """Let every row take its likeliest token; returns whether it has ended by that."""
+    best, free = logits, [True] * len(rows)
+    if grammar:  # worked out while a GPU is still busy with the logits
+        allowed = grammar.allowed([row.matcher for row in rows if row.matcher], logits.shape[1])
+        free = (allowed.sum(1) > 1).tolist()
+        best = logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+    tokens = best.argmax(1)
+    logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
+    for row, is_free, logprob in zip(rows, free, logprobs.tolist(), strict=True):
+        row.logprob += logprob if is_free else 0.0
+        row.chosen += is_free
+    return [row.take(token, eos) for row, token in zip(rows, tokens.tolist(), strict=True)]

@@ -54,19 +54,17 @@ def locate(article: str, values: Mapping[str, Iterable[str]]) -> tuple[list[Mark
         values: Label -> values.
 
     Returns:
-        Marks in the order of labels, and (label, value) of what stands nowhere. A number does not count inside a longer
-        one, 3 in 37, unless it stands nowhere else.
+        Marks in the order of labels, and (label, value) of what stands nowhere. A value is not marked inside a longer
+        number (3 in 37) or a longer value (a town in an address), unless it stands nowhere else.
     """
+    found = [(label, value, find(article, value)) for label, texts in values.items() for value in dict.fromkeys(texts)]
+    everywhere = {span for _, _, spans in found for span in spans}
     marks: list[Mark] = []
-    absent = []
-    for label, texts in values.items():
-        for value in dict.fromkeys(texts):
-            spans = find(article, value)
-            whole = [span for span in spans if not _cuts_number(article, *span)]
-            marks += [Mark(*span, label) for span in whole or spans]
-            if not spans:
-                absent.append((label, value))
-    return marks, absent
+    for label, _, spans in found:
+        alone = [span for span in spans if not _cuts_number(article, *span)] or spans
+        alone = [span for span in alone if not any(_inside(span, other) for other in everywhere)] or alone
+        marks += [Mark(*span, label) for span in alone]
+    return marks, [(label, value) for label, value, spans in found if not spans]
 
 
 def cut(article: str, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
@@ -74,12 +72,11 @@ def cut(article: str, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
 
     Args:
         article: The article as given.
-        marks: Spans inside it; they may overlap, and empty ones do not count.
+        marks: Spans inside it, which may overlap.
 
     Returns:
         Pieces that joined are the article, each with the labels that cover it, in the order of marks.
     """
-    marks = [mark for mark in marks if mark.start < mark.end]
     points = sorted({0, len(article), *(p for mark in marks for p in (mark.start, mark.end))})
     return [
         (article[start:end], list(dict.fromkeys(m.label for m in marks if m.start <= start and end <= m.end)))
@@ -132,3 +129,7 @@ def _clusters(text: str) -> Iterator[Span]:
 def _cuts_number(article: str, start: int, end: int) -> bool:
     edges = [place for place in (start, end) if 0 < place < len(article)]
     return any(article[place - 1 : place + 1].isdecimal() for place in edges)
+
+
+def _inside(span: Span, other: Span) -> bool:
+    return other[0] <= span[0] and span[1] <= other[1] and span != other

@@ -97,7 +97,11 @@ class Task:
 
     def prompt(self, body: str) -> list[str]:
         """Render the prompt of an article, one text a segment; the first one opens with bos."""
-        texts = [template.render(body=self.clean(body)) for template in self._templates]
+        return self.render(self.clean(body))
+
+    def render(self, text: str) -> list[str]:
+        """Render the prompt around an article, or a part of one, that is clean already."""
+        texts = [template.render(body=text) for template in self._templates]
         return [self.spec["prompt"]["bos"] + texts[0], *texts[1:]]
 
     def prompt_digest(self) -> str:
