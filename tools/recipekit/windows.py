@@ -5,9 +5,9 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from recipekit import normal_text
 from recipekit.answers import Judge
 from recipekit.errors import UserError
-from recipekit import normal_text
 from recipekit.segments import encode
 from recipekit.task import Task
 
