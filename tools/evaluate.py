@@ -32,7 +32,7 @@ from recipekit.runs import Step, relative
 from recipekit.scoring import Difference, Estimate, Layout, Tally
 from recipekit.task import Task, load_task
 
-MODULES = ("compare", "evaluation", "gold", "joining", "normalise", "redact", "report", "scoring", "spans")
+MODULES = ("compare", "evaluation", "gold", "joining", "normalise", "plots", "redact", "report", "scoring", "spans")
 CODE = ("evaluate.py", *(f"recipekit/{name}.py" for name in MODULES), "recipekit/report.html.j2", "recipekit/laws.yml")
 
 
