@@ -40,7 +40,8 @@ def scores(rows: Mapping[str, Mapping[str, Any]]) -> str:
                 )
                 axes.plot(100 * row[key], place + offset, marker, color=colour, markersize=size)
     axes.set_xlim(max(0, 10 * int(10 * low) - 3), 101.5)
-    _legend(axes, len(SCORES))
+    if known:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(SCORES), frameon=False, borderaxespad=0.2)
     return _svg(figure, "scores")
 
 
@@ -51,18 +52,19 @@ def classes(errors: Mapping[str, Mapping[str, int]], colours: Mapping[str, str])
         errors: Field -> class -> number.
         colours: Class -> CSS colour, in the order of the stack.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _rows(list(errors), height=0.38)
     before = [0] * len(errors)
     for name, colour in colours.items():
         widths = [found.get(name, 0) for found in errors.values()]
         if any(widths):
-            axes.barh(range(len(errors)), widths, left=before, color=colour, label=name, height=0.62)
+            axes.barh(range(len(errors)), widths, left=before, color=colour, height=0.62)
         before = [a + b for a, b in zip(before, widths, strict=True)]
     for place, total in enumerate(before):
         axes.annotate(str(total), (total, place), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
     axes.set_xlim(0, max(before) * 1.06 or 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    _legend(axes, len(colours))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(figure, "classes")
 
 
@@ -102,11 +104,6 @@ def _rows(names: Sequence[str], height: float) -> tuple["Figure", "Axes"]:
     axes.tick_params(axis="y", length=0)
     axes.set_axisbelow(True)
     return figure, axes
-
-
-def _legend(axes: "Axes", columns: int) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2)
 
 
 def _cells(text: str) -> int:

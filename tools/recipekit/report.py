@@ -18,6 +18,7 @@ from recipekit.compare import CLASSES, Slot
 from recipekit.evaluation import Case, Evaluation
 from recipekit.task import Task
 
+KINDS = ("right", "missed", "wrong")
 GROUPS = 20  # of a slice that are shown
 FEW = 5  # articles; smaller groups are not called weak
 JAPANESE = {
@@ -28,7 +29,7 @@ JAPANESE = {
     "hallucinated": ("記事にない値", "記事のどこにも書かれていない値"),
     "format": ("形式不正", "回答がスキーマに合うJSONでなく、すべての値を逃した"),
 }
-SLICES = {"length": "記事の長さ（文字）", "kind": "記事の種類", "law": "罪名"}
+SLICES = {"length": "記事の長さ（文字）", "number of persons": "人物の数"}
 COLOURS = ("#d9a400", "#7b8794", "#2f7fc1", "#8a5cc2", "#cf3f3f", "#30363d")
 # What neither HTML nor UTF-8 can hold.
 UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -80,22 +81,23 @@ def render(task: Task, evaluation: Evaluation, metrics: dict[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": tables.percent, "answer": _answer}
+    environment.tests["scored"] = _has_positives
     environment.globals["bounds"] = partial(_bounds, level=metrics["bootstrap"]["level"])
-    numbers = {key: column["compare"] == "number" for key, column in task.gold_columns.items()}
     rows = _rows(metrics)
     html = environment.get_template("report.html.j2").render(
         task=task,
         metrics=metrics,
         rows=rows,
         columns=task.gold_columns,
-        titles=task.spec.get("demo", {}).get("titles", {}),
+        titles=_titles(task),
+        keys=set(evaluation.comparer.keys.values()),
         classes={name: (*JAPANESE.get(name, (name, what)), what) for name, what in CLASSES.items()},
         colours=dict(zip(CLASSES, COLOURS, strict=True)),
         plots=_plots(rows, metrics),
         weak=_weak(metrics),
-        slices={name: (SLICES.get(name, ""), *_largest(groups)) for name, groups in metrics["slices"].items()},
-        examples=_examples(evaluation, numbers),
-        worst=[_shown(case, case.comparison.slots, numbers) for case in evaluation.worst],
+        slices={name: (_slice(task, name), *_largest(groups)) for name, groups in metrics["slices"].items()},
+        examples=_examples(evaluation),
+        worst=[_shown(task, case, case.comparison.slots) for case in evaluation.worst],
         few=FEW,
         redacted=evaluation.redact is not None,
     )
@@ -129,22 +131,30 @@ def _bounds(value: float | None, interval: Sequence[float] | None, number: int |
 
 
 def _weak(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Find what to look at first: the lowest field, the most frequent error, groups clearly below the whole."""
+    """Find what to look at first: the lowest field, the most frequent error, groups clearly worse than the whole."""
     fields = {name: scores for name, scores in metrics["fields"].items() if scores["f1"] is not None}
     lowest = min(fields, key=lambda name: fields[name]["f1"], default=None)
     errors = [(n, column, name) for column, found in metrics["errors"].items() for name, n in found.items()]
-    whole = metrics["micro"]["f1"]
-    groups = [
-        (name, group, scores)
-        for name, found in metrics["slices"].items()
-        for group, scores in found.items()
-        if scores["articles"] >= FEW and scores["micro.f1_interval"] and scores["micro.f1_interval"][1] < whole
-    ]
+    whole = {"micro.f1": metrics["micro"]["f1"], "false_positive_rate": metrics["false_positive_rate"]}
+    groups = []
+    for name, found in metrics["slices"].items():
+        for group, scores in found.items():
+            positives = scores["articles"] - scores["negatives"]
+            if positives >= FEW and scores["micro.f1_interval"][1] < whole["micro.f1"]:
+                groups.append((whole["micro.f1"] - scores["micro.f1"], name, group, "micro.f1"))
+            if scores["negatives"] >= FEW and scores["false_positive_rate_interval"][0] > whole["false_positive_rate"]:
+                excess = scores["false_positive_rate"] - whole["false_positive_rate"]
+                groups.append((excess, name, group, "false_positive_rate"))
     return {
         "field": lowest if lowest and fields[lowest]["f1"] < 1 else None,
         "error": max(errors, key=lambda one: one[0], default=None),
-        "groups": sorted(groups, key=lambda one: one[2]["micro.f1"])[:3],
+        "groups": sorted(groups, key=lambda one: -one[0])[:5],
     }
+
+
+def _has_positives(scores: Mapping[str, Any]) -> bool:
+    """Tell whether F1 says anything of a group: in negatives alone it is 0 as soon as there is one false positive."""
+    return scores["articles"] > scores["negatives"]
 
 
 def _largest(groups: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
@@ -155,30 +165,41 @@ def _largest(groups: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     return dict(ordered[:GROUPS]), len(groups) - GROUPS
 
 
-def _examples(evaluation: Evaluation, numbers: Mapping[str, bool]) -> Iterator[tuple[str, str, list[Shown]]]:
-    """Yield class, column and cases, in the order of classes and columns."""
+def _titles(task: Task) -> dict[str, str]:
+    """Return the names that columns have for people."""
+    return task.spec.get("demo", {}).get("titles", {})
+
+
+def _slice(task: Task, name: str) -> str:
+    """Return a slice's name in Japanese, "" where it has none."""
+    column = task.spec["gold"].get("slices", {}).get(name, {}).get("column")
+    return SLICES.get(name) or _titles(task).get(column, "")
+
+
+def _examples(evaluation: Evaluation) -> Iterator[tuple[str, str, list[Shown]]]:
+    """Yield class, column and cases, in the order of classes and columns; of an entity's column beside its key."""
+    task = evaluation.task
     for name in CLASSES:
-        for column in numbers:
+        for column, spec in task.gold_columns.items():
+            wanted = {column, evaluation.comparer.keys.get(spec.get("entity"))}
             cases = {case.id: case for case in evaluation.examples.get((name, column), ())}
             shown = [
-                _shown(case, [s for s in case.comparison.slots if s.column == column], numbers)
-                for case in cases.values()
+                _shown(task, case, [s for s in case.comparison.slots if s.column in wanted]) for case in cases.values()
             ]
             if shown:
                 yield name, column, shown
 
 
-def _shown(case: Case, slots: Sequence[Slot], numbers: Mapping[str, bool]) -> Shown:
-    wrong_first = sorted(slots, key=lambda slot: slot.right)
+def _shown(task: Task, case: Case, slots: list[Slot]) -> Shown:
     if case.article is None:
-        return Shown(case, wrong_first, None, set())
+        return Shown(case, slots, None, set())
     values: dict[str, list[str]] = {}
     for kind, slot, value in _values(slots):
         values.setdefault(f"{kind} {slot.column}", []).append(value)
     found, absent = spans.locate(case.article, values)
-    marks = [mark for label in values for mark in _own(case.article, label, found, numbers)]
-    pieces = [_piece(text, labels) for text, labels in spans.cut(case.article, marks)]
-    return Shown(case, wrong_first, pieces, {value for _, value in absent})
+    numbers = {f"{kind} {c}" for c, s in task.gold_columns.items() if s["compare"] == "number" for kind in KINDS}
+    pieces = [_piece(text, labels) for text, labels in spans.cut(case.article, _ages(case.article, found, numbers))]
+    return Shown(case, slots, pieces, {value for _, value in absent})
 
 
 def _values(slots: Iterable[Slot]) -> Iterator[tuple[str, Slot, str]]:
@@ -189,16 +210,16 @@ def _values(slots: Iterable[Slot]) -> Iterator[tuple[str, Slot, str]]:
             yield "right" if slot.right else "wrong", slot, slot.predicted
 
 
-def _own(article: str, label: str, marks: Sequence[spans.Mark], numbers: Mapping[str, bool]) -> list[spans.Mark]:
-    """Return a label's marks; of a number that stands in several places, those that are somebody's age if any are."""
-    own = [mark for mark in marks if mark.label == label]
-    if not numbers[label.split(" ", 1)[1]]:
-        return own
-    by_value: dict[str, list[spans.Mark]] = {}
-    for mark in own:
-        by_value.setdefault(article[mark.start : mark.end], []).append(mark)
-    ages = {value: [m for m in found if _is_age(article, m)] for value, found in by_value.items()}
-    return [mark for value, found in by_value.items() for mark in ages[value] or found]
+def _ages(article: str, marks: Sequence[spans.Mark], numbers: set[str]) -> list[spans.Mark]:
+    """Of a number that stands in several places keep those that are somebody's age, if any are: "(35)" but not 35日."""
+    ages = {(mark.label, article[mark.start : mark.end]) for mark in marks if _is_age(article, mark)}
+    return [
+        mark
+        for mark in marks
+        if mark.label not in numbers
+        or (mark.label, article[mark.start : mark.end]) not in ages
+        or _is_age(article, mark)
+    ]
 
 
 def _is_age(article: str, mark: spans.Mark) -> bool:
