@@ -124,4 +124,4 @@ def _svg(figure: "Figure", name: str) -> str:
         figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
     svg = stream.getvalue()
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
-    return re.sub(r'<g id="[\w.]+?_\d+">', "<g>", svg)  # the same ones in every plot
+    return re.sub(r'<g id="[\w.]+_\d+"', "<g", svg)  # the same ones in every plot

@@ -10,15 +10,16 @@ A number is one person of the article. What is taken for a name:
 - before 選手, 弁護士, 署長, ... likewise, but there alone: 金砂署長 may be a place.
 - the reading in brackets after a name.
 
-It hides rather too much: 会社員 with the name right behind it, 佐久市 where somebody is 佐久間健太. It cannot find
+It hides rather too much: 会社員 with the name right behind it, 佐久市 where somebody is 佐久間健太. It cannot find:
 people whom the answer does not name and who stand in the article without any of these words behind them
-(「花子は泣いた」; of 「山田、鈴木両氏」 the first), a surname in hiragana before kanji, all of a name in
-hiragana before 容疑者, 弁護士, ..., initials, nicknames, and people told by other things than their name. Look through the result before you pass it on.
+(「花子は泣いた」; of 「山田、鈴木両氏」 the first); a surname in hiragana before kanji; names in hiragana before
+容疑者, 弁護士, ...; initials and nicknames; people told by other things than their name. Look through the result
+before you pass it on.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jmespath
@@ -34,7 +35,7 @@ HONORIFICS = "(?<!たく)(?<!みな)さん|(?<![ぁ-ゖ])ちゃん|ちゃん(?!�
 SHORT = "君(?!臨)|様(?![々子式相態])|氏(?![名神])"
 TITLES = (
     "選手|議員|弁護士|弁護人|裁判官|裁判長|検事|検察官|警部補?|警視正?|巡査|教諭|教授|講師|医師|看護師|記者|監督|コーチ"
-    "|投手|知事|大臣|理事|専務|常務|取締役|教頭|組合長|[会社部署課市町村区校院園所店駅局次係室隊団議館組船機班学総事員]長"
+    "|投手|知事|大臣|理事|専務|常務|取締役|教頭|組合長|部会長|[会社部署課市町村区校院園所店駅局次係室隊団議館組船機班学総事員]長"
 )
 _CJK = "㐀-鿿豈-\ufaff々〆ヶァ-ヺーｦ-ﾟ\U00020000-\U000323af"
 _PART = rf"[{_CJK}A-Za-zＡ-Ｚａ-ｚ]{{1,12}}"
@@ -52,9 +53,8 @@ _NOBODY = re.compile(
     "|[同両元前副新現各当本皆奥母父兄姉弟妹娘嫁孫妻夫男女客神王赤模異多仕摂華諸何]|息子|[長次三四][男女]|祖[父母]"
     "|.*(?:男性|女性|男児|女児|少年|少女|生徒|児童|患者|業者|子供|乗客|無職|[員官])"
 )
-_OFFICE = re.compile(
-    r".*(?:[会署課社校局庁省党隊団県科]|組合|産業|大学|銀行|役所)"
-)  # the title is theirs, nobody's name
+# The title is theirs, nobody's name.
+_OFFICE = re.compile(r".*(?:[会署課社校局庁省党隊団県科]|組合|産業|大学|銀行|役所)")
 _TITLE_END = re.compile(rf"(?:{ROLES}|{TITLES}|{HONORIFICS})+$")
 _SUFFIX = re.compile(rf"(?<=.)(?:{ROLES}|{HONORIFICS}|{SHORT}|\([^()]*\)|（[^（）]*）)+$")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
@@ -108,7 +108,7 @@ class _Names:
         keys = "|".join(map(re.escape, properties))
         self._written = re.compile(rf'("(?:{keys})"\s*:\s*)(\[(?:\s*{TEXT}\s*,?)*|{TEXT})') if keys else None
 
-    def learn(self, values: Iterator[str]) -> None:
+    def learn(self, values: Iterable[str]) -> None:
         """Take values for names, the longest first, so that a surname gets the number of the whole name."""
         for value in sorted(dict.fromkeys(values), key=lambda text: -len(text)):
             name = _SUFFIX.sub("", value.strip())
@@ -207,7 +207,7 @@ class _Names:
                 yield match.start(), name, sure
 
 
-def _fields(node: dict[str, Any]) -> Iterator[str]:
+def _fields(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield the properties that a JMESPath takes values from, without those that a filter looks at."""
     if node["type"] == "field":
         yield node["value"]
