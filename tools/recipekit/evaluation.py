@@ -182,7 +182,7 @@ class Evaluation:
 
     def metrics(self, estimates: Mapping[str, Estimate], resamples: int, seed: int) -> dict[str, Any]:
         """Gather what metrics.json holds; an interval stands beside its metric, as f1_interval beside f1."""
-        found: dict[str, Any] = {"fields": {}, "entities": {}}
+        found: dict[str, Any] = {}
         for name, (value, low, high) in estimates.items():
             _put(found, name, value)
             _put(found, f"{name}_interval", None if low is None else [low, high])

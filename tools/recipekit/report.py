@@ -106,7 +106,7 @@ def render(task: Task, evaluation: Evaluation, metrics: dict[str, Any]) -> str:
 
 def _rows(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Gather everything that has precision, recall and F1, by the name on the page."""
-    entities = {f"whole {name}s": values for name, values in metrics["entities"].items()}
+    entities = {f"whole {name}s": values for name, values in metrics.get("entities", {}).items()}
     return {**metrics["fields"], "micro": metrics["micro"], "macro": metrics["macro"], **entities}
 
 
