@@ -39,8 +39,8 @@ TITLES = (
 )
 _CJK = "㐀-鿿豈-\ufaff々〆ヶァ-ヺーｦ-ﾟ\U00020000-\U000323af"
 _PART = rf"[{_CJK}A-Za-zＡ-Ｚａ-ｚ]{{1,12}}"
-_NAME = rf"(?:{_PART}[・＝= \u3000]){{0,3}}{_PART}(?:[ぁ-ゖ]{{1,3}}[子美江代恵香枝]|[ぁ-ゖ]{{0,5}})|[ぁ-ゖ]{{2,6}}"
-_READING = re.compile(r"[(（]([ぁ-ゖァ-ヺー・＝= \u3000]+)[)）]")
+_NAME = rf"(?:{_PART}[・･＝= \u3000]){{0,3}}{_PART}(?:[ぁ-ゖ]{{1,3}}[子美江代恵香枝]|[ぁ-ゖ]{{0,5}})|[ぁ-ゖ]{{2,6}}"
+_READING = re.compile(r"[(（]([ぁ-ゖァ-ヺー・･＝= \u3000]+)[)）]")
 _AGE = (
     r"[(（=＝](?:当時|いずれも|ともに)?[0-9０-９〇一二三四五六七八九十]{1,3}(?:歳|[かカヵヶ]月)?[^()（）]{0,8}[)）=＝]"
 )
@@ -54,7 +54,7 @@ _NOBODY = re.compile(
     "|.*(?:男性|女性|男児|女児|少年|少女|生徒|児童|患者|業者|子供|乗客|無職|[員官])"
 )
 # The title is theirs, nobody's name.
-_OFFICE = re.compile(r".*(?:[会署課社校局庁省党隊団県科]|組合|産業|大学|銀行|役所)")
+_OFFICE = re.compile(r".*(?:[会署課社校局庁省党隊団県科警]|警本|組合|産業|大学|銀行|役所)")
 _TITLE_END = re.compile(rf"(?:{ROLES}|{TITLES}|{HONORIFICS})+$")
 _SUFFIX = re.compile(rf"(?<=.)(?:{ROLES}|{HONORIFICS}|{SHORT}|\([^()]*\)|（[^（）]*）)+$")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
@@ -224,7 +224,7 @@ def _mask(text: str, places: list[spans.Span]) -> str:
 
 def _pieces(name: str) -> Iterator[str]:
     """Yield what else a name may be called by: its parts, or where it is written in one its beginnings and ends."""
-    parts = re.split(r"[・＝=,\s]+", name)
+    parts = re.split(r"[・･＝=,\s]+", name)
     if len(parts) > 1:
         yield from parts
         name = "".join(parts)
