@@ -91,9 +91,26 @@ def test_raw_answers_broken_off_and_escaped(raw):
     assert '"persons": [{"name": "人物1", "age": "3"' in shown or "age" not in raw
 
 
-def test_names_only_in_a_broken_answer_are_hidden_in_the_article():
-    case = redacted("長谷川が長谷 川健太を", raw='{"persons": [{"name": "長谷川健太", "is_off')
+@pytest.mark.parametrize("name", ["長谷川健太", "\\u9577\\u8c37\\u5ddd\\u5065\\u592a"])
+def test_names_only_in_a_broken_answer_are_hidden_in_the_article(name):
+    case = redacted("長谷川が長谷 川健太を", raw=f'{{"persons": [{{"name": "{name}", "is_off')
     assert case.article == "人物1が人物1を"
+
+
+def test_answered_names_in_every_width_and_of_every_length():
+    assert redacted("Johnsonと、Ｊｏｈｎｓｏｎ", output=answer([{"name": "Johnson"}])).article == "人物1と、人物1"
+    brothers = answer([{"name": "広瀬"}, {"name": "広瀬好孝"}, {"name": "広瀬一郎"}])
+    assert set(redacted("広瀬好孝、広瀬一郎", output=brothers).article.split("、")) == {"人物1", "人物2"}
+    case = redacted("大森花子（おおみさきもり）さん", output=answer([{"name": "みさき"}]))
+    assert case.article == "人物2（人物2）さん"
+    [slot] = redacted("", gold("A", [{"name": "陳"}])).comparison.slots
+    assert slot.gold == "人物1", "even of one character"
+
+
+def test_gold_values_of_other_columns_stay():
+    right = gold("A", [{"name": "広瀬好孝", "affiliation": "桂浜工務店"}])
+    assert redacted("桂浜工務店社長の広瀬好孝被告", right).article == "桂浜工務店社長の人物1被告"
+    assert redacted("桂浜工務店社長の広瀬好孝被告").article == "人物2社長の人物1被告"
 
 
 def test_other_paths_and_tasks():

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from recipekit.compare import CLASSES
-from recipekit.evaluation import GROUPS
+from recipekit.evaluation import EXAMPLES, GROUPS
 from recipekit.gold import GoldRow
 from recipekit.task import Task, load_task
 from scored import answer, gold, predicted, report_of
@@ -104,6 +104,8 @@ def test_tables_say_what_metrics_say():
         assert page.rows["errors"][column][1:] == [str(n) for n in [*expected, sum(expected)]]
     assert page.rows["errors"]["all"][-1] == str(len(errors))
     assert set(page.examples) == {(name, column) for column, name in counted}
+    shown = {(error["id"], error["field"], error["class"]) for error in errors}
+    assert html.count('<div class="example">') == len(shown), "an article once, though it has several such errors"
     for name in ("micro.f1", "entities.person.f1"):
         value = metrics["micro"]["f1"] if name == "micro.f1" else metrics["entities"]["person"]["f1"]
         assert percent(value) in page.metrics[name]
@@ -222,7 +224,13 @@ def test_names_what_to_look_at_first():
             for i in range(30)]  # fmt: skip
     html, _, _ = report_of(HAWKS, bad + good)
     first = html[html.index("まず見るところ") : html.index('id="fields"')]
-    assert "person_violated_law" in first and "記事にない値" in first and "窃盗" in first and "放火" not in first
+    assert (
+        "F1 が最も低い項目: <strong>person_violated_law" in first
+        and "記事にない値" in first
+        and "窃盗" in first
+        and "放火" not in first
+    )
+    assert html.count('<div class="example">') == EXAMPLES
     assert "まず見るところ" not in report_of(HAWKS, good)[0]
 
 

@@ -30,6 +30,7 @@ from recipekit.evaluation import Case
 from recipekit.spans import fold
 from recipekit.task import Task
 
+MASK = "\0"  # over names that are known already
 ROLES = "容疑者|被疑者|被告人|被告|受刑者|死刑囚|服役囚"
 HONORIFICS = "(?<!たく)(?<!みな)さん|(?<![ぁ-ゖ])ちゃん|ちゃん(?!と)|くん(?![だでじ])|さま(?!ざ)"
 SHORT = "君(?!臨)|様(?![々子式相態])|氏(?![名神])"
@@ -40,7 +41,7 @@ TITLES = (
 _CJK = "㐀-鿿豈-\ufaff々〆ヶァ-ヺーｦ-ﾟ\U00020000-\U000323af"
 _PART = rf"[{_CJK}A-Za-zＡ-Ｚａ-ｚ]{{1,12}}"
 _NAME = rf"(?:{_PART}[・･＝= \u3000]){{0,3}}{_PART}(?:[ぁ-ゖ]{{1,3}}[子美江代恵香枝]|[ぁ-ゖ]{{0,5}})|[ぁ-ゖ]{{2,6}}"
-_READING = re.compile(r"[(（]([ぁ-ゖァ-ヺー・･＝= \u3000]+)[)）]")
+_READING = re.compile(rf"[(（]([{MASK}ぁ-ゖァ-ヺー・･＝= \u3000]+)[)）]")
 _AGE = (
     r"[(（=＝](?:当時|いずれも|ともに)?[0-9０-９〇一二三四五六七八九十]{1,3}(?:歳|[かカヵヶ]月)?[^()（）]{0,8}[)）=＝]"
 )
@@ -59,7 +60,6 @@ _TITLE_END = re.compile(rf"(?:{ROLES}|{TITLES}|{HONORIFICS})+$")
 _SUFFIX = re.compile(rf"(?<=.)(?:{ROLES}|{HONORIFICS}|{SHORT}|\([^()]*\)|（[^（）]*）)+$")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 TEXT = r'"(?:[^"\\]|\\.)*"?'  # of JSON, which may be broken off
-MASK = "\0"
 
 
 def redact(task: Task) -> Callable[[Case], Case]:
@@ -73,14 +73,12 @@ def redact(task: Task) -> Callable[[Case], Case]:
 
     def redacted(case: Case) -> Case:
         names = _Names(properties)
-        for slot in case.comparison.slots:
-            if slot.column in columns:
-                names.learn(part for value in (slot.gold, slot.predicted) if value for part in value.split(separator))
-            elif slot.gold and len(slot.gold) > 2:
-                names.trusted.add(slot.gold)
-        names.learn(names.named(case.prediction))
+        slots = case.comparison.slots
+        values = [value for slot in slots if slot.column in columns for value in (slot.gold, slot.predicted) if value]
+        names.learn([part for value in values for part in value.split(separator)] + list(names.named(case.prediction)))
+        names.trusted = {s.gold for s in slots if s.gold and len(s.gold) > 2 and s.column not in columns}
         article = names.read(case.article) if case.article is not None else None
-        slots = [_slot(slot, names.whole if slot.column in columns else names.hide) for slot in case.comparison.slots]
+        slots = [_slot(slot, names.whole if slot.column in columns else names.hide) for slot in slots]
         prediction = {key: value if key == "id" else names.walk(value, key) for key, value in case.prediction.items()}
         return Case(case.id, article, case.comparison._replace(slots=slots), prediction)
 
@@ -109,9 +107,9 @@ class _Names:
         self._written = re.compile(rf'("(?:{keys})"\s*:\s*)(\[(?:\s*{TEXT}\s*,?)*|{TEXT})') if keys else None
 
     def learn(self, values: Iterable[str]) -> None:
-        """Take values for names, the longest first, so that a surname gets the number of the whole name."""
-        for value in sorted(dict.fromkeys(values), key=lambda text: -len(text)):
-            name = _SUFFIX.sub("", value.strip())
+        """Take values for names, parts of others last, so that a surname gets the number of the whole name."""
+        names = list(dict.fromkeys(_SUFFIX.sub("", value.strip()) for value in values))
+        for name in sorted(names, key=lambda name: any(name in other and name != other for other in names)):
             self._add(name, pieces=len(fold(name)) <= 8)
 
     def named(self, value: Any, is_name: bool = False) -> Iterator[str]:
