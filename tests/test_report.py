@@ -94,7 +94,7 @@ def test_tables_say_what_metrics_say():
             assert value == percent(scores[key])
             if scores[key] not in (None, 0, 1):
                 low, high = scores[f"{key}_interval"]
-                assert bounds == [f"{100 * low:.1f}-{100 * high:.1f}"]
+                assert bounds == [f"{100 * low:.1f}–{100 * high:.1f}"]
         assert cells[4] == (percent(scores["graded_f1"]) if "graded_f1" in scores else "")
         assert cells[5:] == [str(scores.get(key, "")) for key in ("tp", "fp", "fn")]
     counted = Counter((error["field"], error["class"]) for error in errors)
@@ -237,6 +237,13 @@ def test_names_what_to_look_at_first():
 def other(columns, entities, schema):
     gold = {"id": "id", "separator": "|", "columns": columns, "entities": entities}
     return Task(HAWKS.spec | {"gold": gold, "output_schema": schema}, HAWKS.dir, HAWKS.root)
+
+
+def test_columns_have_their_titles():
+    named = {"件": {"title": "<項目>", "path": "items", "compare": "text"}}
+    row = (GoldRow("A", 1, {}, {"件": ["りんご"]}), {"id": "A", "output": {}}, "りんご")
+    html, _, _ = report_of(other(named, {}, {"type": "object"}), [row])
+    assert "<th>件 <small>&lt;項目&gt;</small></th>" in html
 
 
 def test_other_tasks():

@@ -127,7 +127,7 @@ def _bounds(value: float | None, interval: Sequence[float] | None, number: int |
     if value in (0, 1) and number:
         lowest = (1 - level) ** (1 / number)
         return f"≥ {100 * lowest:.1f}" if value else f"≤ {100 * (1 - lowest):.1f}"
-    return tables.interval(interval)
+    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}" if interval else ""
 
 
 def _weak(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _largest(groups: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
 
 def _titles(task: Task) -> dict[str, str]:
     """Return the names that columns have for people."""
-    return task.spec.get("demo", {}).get("titles", {})
+    return {name: spec["title"] for name, spec in task.gold_columns.items() if "title" in spec}
 
 
 def _slice(task: Task, name: str) -> str:
@@ -197,7 +197,9 @@ def _shown(task: Task, case: Case, slots: list[Slot]) -> Shown:
     for kind, slot, value in _values(slots):
         values.setdefault(f"{kind} {slot.column}", []).append(value)
     found, absent = spans.locate(case.article, values)
-    numbers = {f"{kind} {c}" for c, s in task.gold_columns.items() if s["compare"] == "number" for kind in KINDS}
+    numbers = {
+        f"{kind} {c}" for c, s in task.gold_columns.items() if s["compare"] in ("number", "age") for kind in KINDS
+    }
     pieces = [_piece(text, labels) for text, labels in spans.cut(case.article, _ages(case.article, found, numbers))]
     return Shown(case, slots, pieces, {value for _, value in absent})
 
