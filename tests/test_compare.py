@@ -108,6 +108,18 @@ def test_each_class_of_error(comparer):
     assert found == set(CLASSES)
 
 
+def test_two_places_that_read_alike_are_no_wrong_span(comparer):
+    row, output = gold(places=["北浜市深池7丁目"]), answer(places=["北浜市月池1丁目"])
+    apart = comparer.compare(row, output, "北浜市深池7丁目の住宅で。北浜市月池1丁目の女性が")
+    assert [(s.gold, s.predicted, s.wrong) for s in apart.slots] == [
+        ("北浜市深池7丁目", None, "missed"),
+        (None, "北浜市月池1丁目", "spurious"),
+    ]
+    assert apart.slots[1].alike > 0.5  # and the graded score has it
+    cut = comparer.compare(row, answer(places=["浜市深池７"]), "北浜市深池7丁目の住宅で。")
+    assert [slot.wrong for slot in cut.slots] == ["wrong span"]
+
+
 def test_without_the_article_nothing_is_called_hallucinated(comparer):
     found = comparer.compare(gold(police=["北浜署"]), answer(police=["東町交番"]))
     assert wrong(found) == [

@@ -215,6 +215,26 @@ def test_worst_articles_and_examples_are_few_and_do_not_depend_on_order():
     assert found[0][:2] == ["A003", "A007"]  # four names missed
 
 
+def test_redacted_scores_have_no_groups_by_name():
+    task = load_task("hawks")
+    task.spec["gold"]["slices"] = {"who": {"column": "person_name"}, "law": {"column": "person_violated_law"}}
+    right = gold(person("甲野一郎", act="窃盗"))
+    for redact, names in (
+        (None, ["number of persons", "who", "law"]),
+        (lambda case: case, ["number of persons", "law"]),
+    ):
+        evaluation = Evaluation(task, redact)
+        evaluation.add(right, {"id": right.id, "output": None}, None)
+        assert list(evaluation.slices) == names
+
+
+def test_an_article_is_one_example_of_a_kind_of_error():
+    evaluation = Evaluation(TASK)
+    right = gold(person("甲野一郎"), person("乙山花子"))
+    evaluation.add(right, {"id": right.id, "output": None}, None)
+    assert len(evaluation.examples["format", "person_name"]) == 1
+
+
 def test_many_groups_of_a_slice_are_put_together():
     evaluation = Evaluation(TASK)
     for place in range(230):

@@ -35,7 +35,7 @@ from recipekit.scoring import Difference, Estimate, Layout, Tally
 from recipekit.task import Task, load_task
 
 KIT = ROOT / "tools" / "recipekit"
-MODULES = ["compare", "evaluation", "gold", "joining", "redact", "report", "scoring", "spans"]
+MODULES = ["compare", "evaluation", "gold", "joining", "plots", "redact", "report", "scoring", "spans"]
 CODE = [
     Path(__file__),
     *KIT.glob("normal*.py"),

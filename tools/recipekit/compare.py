@@ -41,7 +41,8 @@ class Slot(NamedTuple):
         column: Gold column.
         gold: Value as it is written in the gold file, None where there is none.
         predicted: Value as it is written in the answer, None where there is none.
-        alike: Likeness of the two, 0 to 1; 1 where they agree, 0 where one is missing.
+        alike: Likeness of the two, 0 to 1; 1 where they agree, 0 where one is missing. A spurious value that stands for
+            a missed one keeps its likeness to it.
         right: Whether they agree.
         wrong: One of CLASSES; "" where right.
     """
@@ -257,14 +258,22 @@ class Comparer:
             return [slot._replace(wrong="hallucinated")]
         if slot.gold is None:
             return [slot._replace(wrong="spurious")]
-        if slot.alike >= ALIKE or slot.gold in slot.predicted or slot.predicted in slot.gold:
+        if _overlap(slot.gold, slot.predicted, article) or (article is None and slot.alike >= ALIKE):
             return [slot._replace(wrong="wrong span")]
         missed = Slot(slot.column, slot.gold, None, 0.0, False, "missed")
-        return [missed, Slot(slot.column, None, slot.predicted, 0.0, False, "spurious")]
+        return [missed, slot._replace(gold=None, wrong="spurious")]
 
     def _is_anothers(self, slot: Slot, entities: list[Entity]) -> bool:
         values = {entity[slot.column] for entity in entities if slot.column in entity} - {slot.gold}
         return any(self._slot(slot.column, value, slot.predicted).right for value in values)
+
+
+def _overlap(a: str, b: str, article: str | None) -> bool:
+    """Tell whether one value is inside the other, or the two stand in the article at places that overlap."""
+    if a in b or b in a or article is None:
+        return a in b or b in a
+    places = spans.find(article, b)
+    return any(start < end and begin < stop for start, stop in spans.find(article, a) for begin, end in places)
 
 
 def _getter(path: str) -> Callable[[Any], Any]:

@@ -143,8 +143,11 @@ class Evaluation:
             if "key" in group:
                 if row is not None and row.get(group["key"]) is not None:
                     yield name, str(row[group["key"]])
-            elif value := _first(gold, group["column"]):
+            elif not (self.redact and self._is_name(group["column"])) and (value := _first(gold, group["column"])):
                 yield name, self.comparer.kinds[group["column"]](value).key
+
+    def _is_name(self, column: str) -> bool:
+        return self.task.gold_columns[column]["compare"] == "person_name"
 
     def _slice(self, name: str, group: str) -> Tally:
         groups = self.slices[name]
@@ -159,7 +162,7 @@ class Evaluation:
             self.classes[slot.column][slot.wrong] += 1
             self.near[slot.column] += slot.alike
             examples = self.examples[slot.wrong, slot.column]
-            if len(examples) < EXAMPLES:
+            if len(examples) < EXAMPLES and case.id not in {each.id for each in examples}:
                 examples.append(case)
         entry = (len(case.wrong), _Reversed(case.id), case)
         if len(self._worst) < WORST:

@@ -16,18 +16,23 @@ class Mark(NamedTuple):
     label: str
 
 
+def fold(text: str) -> str:
+    """Unify widths (NFKC) and drop white space: texts that `find` holds for equal become equal."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
 def find(article: str, value: str) -> list[Span]:
     """Return every span of a value, in order, none overlapping another.
 
     The value counts as it is written; only where it does not stand there so, width (NFKC) and white space are ignored:
     "(株)みなと" stands in "㈱ み な と". A part of one character is no span: "株" does not stand in "㈱".
     """
-    wanted = _fold(value)
+    wanted = fold(value)
     if not wanted:
         return []
     if exact := list(_occurrences(article, value)):
         return [(start, start + len(value)) for start in exact]
-    if wanted not in _fold(article):
+    if wanted not in fold(article):
         return []
     folded, starts, ends = _fold_with_places(article)
     spans: list[Span] = []
@@ -84,10 +89,6 @@ def cut(article: str, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _fold(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).split())
-
-
 def _occurrences(text: str, part: str) -> Iterator[int]:
     position = text.find(part)
     while position >= 0:
@@ -100,7 +101,7 @@ def _fold_with_places(article: str) -> tuple[str, dict[int, int], dict[int, int]
     """Fold an article; and position in the fold -> in the article, for where its clusters start and where they end."""
     folded, starts, ends = "", {}, {}
     for start, end in _clusters(article):
-        part = _fold(article[start:end])
+        part = fold(article[start:end])
         if part:
             starts[len(folded)] = start
             folded += part
