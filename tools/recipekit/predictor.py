@@ -64,7 +64,7 @@ class Predictor(ABC):
         self.constrain = constrain
         self.most = task.spec.get("predict", {}).get("max_new_tokens", 1024)
         self.room = context - self.most
-        self.judge = Judge(task.output_schema)
+        self.judge = Judge(task.output_schema, mend=not constrain)
         self.eos = tokenizer.convert_tokens_to_ids(task.spec["prompt"]["eos"])
         if self.eos in (None, tokenizer.unk_token_id):
             raise UserError(f"prompt.eos in task.yml: the model's tokenizer has no token {task.spec['prompt']['eos']}")
