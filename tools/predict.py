@@ -21,9 +21,8 @@ from recipekit import models, predictor, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.inputs import Article, read_articles
-from recipekit.predictor import LocalPredictor, Predictor, Row
+from recipekit.predictor import LocalPredictor, Predictor, PromptAs, Row
 from recipekit.runs import Step, relative
-from recipekit.server import PromptAs, ServerPredictor
 from recipekit.task import Task, load_task
 
 CODE = (
@@ -70,6 +69,8 @@ class Options:
 def load(task: Task, options: Options) -> Predictor:
     """Make ready what predicts."""
     if options.server:
+        from recipekit.server import ServerPredictor  # it takes seconds to load
+
         return ServerPredictor(
             task, options.server, options.served_model, options.model, options.prompt_as, options.constrain,
             options.concurrency,

@@ -50,9 +50,9 @@ class Judge:
 def mended(raw: str, opening: str) -> tuple[Any, list[str]]:
     """Mend JSON as far as can be done without guessing at what it says.
 
-    Text around the JSON and a fence go. Nothing is mended of a text without brackets, of two different answers in one,
-    of what is too deep or too long for json-repair, nor where the outcome has no JSON form (1e999, NaN, half a
-    surrogate pair).
+    Text around the JSON and a fence go; quotes, commas, brackets at the end and comments are mended. Nothing is of a
+    text without brackets, of two answers in one, of keys that are doubled or lack their value, of what is too deep or
+    too long for json-repair, nor where the outcome has no JSON form (1e999, half a surrogate pair).
 
     Args:
         raw: What the model wrote.
@@ -64,14 +64,17 @@ def mended(raw: str, opening: str) -> tuple[Any, list[str]]:
     start = min((raw.find(bracket) for bracket in opening if bracket in raw), default=-1)
     if start < 0 or len(raw) > MOST_CHARACTERS or _depth(raw) > MOST_DEPTH:
         return None, []
+    end = max(raw.rfind("}"), raw.rfind("]")) + 1
+    if '"' in raw[end:]:  # more of the answer, which has lost its end
+        end = len(raw)
     try:
-        both: Any = json_repair.loads(raw[start:], logging=True, skip_json_loads=True)
+        both: Any = json_repair.loads(raw[start:end], logging=True, skip_json_loads=True, strict=True)
         value, log = both
         if orjson.loads(orjson.dumps(value)) != value:  # orjson writes NaN as null
             return None, []
     except (ValueError, TypeError, RecursionError):
         return None, []
-    around = ["left out the text before the JSON"] if raw[:start].strip() else []
+    around = ["left out the text around the JSON"] if (raw[:start] + raw[end:]).strip() else []
     notes = dict.fromkeys([*around, *(entry["text"].strip()[:120] for entry in log)])
     return value, list(notes)[:NAMED] or ["mended the punctuation"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recipekit import models, runs, windows
 from recipekit.answers import Judge
@@ -19,6 +19,7 @@ from recipekit.runs import relative
 from recipekit.task import Task
 
 Row = dict[str, Any]
+PromptAs = Literal["ids", "text"]  # what a server gets
 CHUNK = 1024  # articles made into prompts at a time; among them the longest go first
 
 

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import openai
 
 from recipekit import decoding, models
 from recipekit.errors import UserError
 from recipekit.hub import setting
-from recipekit.predictor import Answer, Predictor, check
+from recipekit.predictor import Answer, Predictor, PromptAs, check
 from recipekit.segments import encode
 from recipekit.task import Task
 
-PromptAs = Literal["ids", "text"]
 RETRIES, SECONDS = 5, 600  # of a request
 
 
