@@ -36,7 +36,9 @@ def logprobs_of(model: Any, prompt: list[int], answer: list[int]) -> list[float]
     return logits.gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()
 
 
-def make_app(folder: str, names: tuple[str, ...] = (NAME,), fail_after: int | None = None) -> FastAPI:
+def make_app(
+    folder: str, names: tuple[str, ...] = (NAME,), fail_after: int | None = None, longest: int = 2048
+) -> FastAPI:
     model, tokenizer = models.load_model(folder, torch.float32), models.load_tokenizer(folder)
     eos = tokenizer.eos_token_id
     lock = threading.Lock()
@@ -45,7 +47,7 @@ def make_app(folder: str, names: tuple[str, ...] = (NAME,), fail_after: int | No
 
     @app.get("/v1/models")
     def list_models() -> dict:
-        return {"object": "list", "data": [{"id": name, "object": "model", "max_model_len": 2048} for name in names]}
+        return {"object": "list", "data": [{"id": name, "object": "model", "max_model_len": longest} for name in names]}
 
     @app.post("/v1/completions")
     def complete(request: dict) -> Any:

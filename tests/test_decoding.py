@@ -5,10 +5,13 @@ import jsonschema
 import orjson
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from predicting import SCHEMA
 from recipekit import segments
 from recipekit.decoding import Grammar, Row, context_length, generate
+from recipekit.task import load_task
 from tiny import TEXT, tiny_model, tiny_tokenizer
 
 EOS = 2
@@ -84,6 +87,103 @@ def test_grammar_permits_the_very_tokens_that_were_trained(tmp_path, sentencepie
             assert grammar.allowed([row.matcher], len(tokenizer) + 5)[0, token]
             row.take(token, EOS)
         assert row.ids == trained[:-1] and row.finished
+
+
+def refused(grammar, tokenizer, answer):
+    """Return what of an answer, as training writes it, the grammar does not permit; None where it permits all."""
+    ids = segments.encode(tokenizer, [TASK.answer(answer).removesuffix("</s>")])
+    matcher = grammar.start()
+    count = matcher.validate_tokens(ids)
+    return tokenizer.convert_ids_to_tokens(ids[count : count + 3]) or None
+
+
+TASK = load_task("hawks")
+TEXT_SCHEMA = {
+    "type": "object", "additionalProperties": False, "required": ["a"], "properties": {"a": {"type": "string"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentencepiece", [False, True])
+def test_grammar_permits_every_character_of_unicode(tmp_path, sentencepiece):
+    tokenizer = tiny_tokenizer(tmp_path, sentencepiece=sentencepiece)
+    grammar = Grammar(tokenizer, TEXT_SCHEMA, len(tokenizer), EOS)
+    legal = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]  # no halves of surrogate pairs
+    for start in range(0, len(legal), 512):
+        assert refused(grammar, tokenizer, {"a": "".join(legal[start : start + 512])}) is None, hex(ord(legal[start]))
+
+
+ODD = [*"\"\\/'`\x00\x01\t\n\r\x1f\x7f\x85\xa0\u200b\u2028\u2029\u3000\u3099か😀\ufeff\ufffe\uffff\ue000\U0010ffff"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.one_of(st.sampled_from(ODD), st.characters(exclude_categories=["Cs"])), max_size=40))
+def test_grammar_permits_any_text(spaced_grammar, text):
+    grammar, tokenizer = spaced_grammar
+    assert refused(grammar, tokenizer, {"a": text}) is None
+    ids = segments.encode(tokenizer, [TASK.answer({"a": text})])
+    free = grammar.free(ids, EOS)  # what the schema forces is what was trained
+    assert free and len(free) == len(ids) and sum(free) >= len(text)
+
+
+@pytest.fixture(scope="module", params=[False, True])
+def spaced_grammar(request, tmp_path_factory):
+    tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("t"), sentencepiece=request.param)
+    return Grammar(tokenizer, TEXT_SCHEMA, len(tokenizer), EOS), tokenizer
+
+
+def test_half_a_surrogate_pair_cannot_be_written(spaced_grammar):
+    grammar, tokenizer = spaced_grammar
+    for wrong in (
+        '{"a": "\\ud83d"}',
+        '{"a": "\x01"}',
+        '{"a": "\\u0061"}',
+        '{"a": """}',
+        '{"a": "\\x"}',
+        '{"a": "\x7f"}',
+    ):
+        ids = segments.encode(tokenizer, [wrong])
+        assert grammar.free(ids, EOS) is None, wrong
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("constrain", [True, False])
+def test_prompts_of_thousands_of_tokens_are_decoded_as_without_a_cache(tmp_path, constrain):
+    tokenizer = tiny_tokenizer(tmp_path)
+    model = tiny_model(tmp_path, max_position_embeddings=8192)
+    grammar = Grammar(tokenizer, SCHEMA, model.config.vocab_size, EOS) if constrain else None
+    prompts = [segments.encode(tokenizer, ["<s>" + "山田太郎容疑者を逮捕。" * n]) for n in (450, 30, 451)]
+    assert len(prompts[2]) > 4900
+    for place, one in enumerate(sorted(decode_whole(model, prompts, grammar), key=lambda one: one.index)):
+        whole = model(torch.tensor([prompts[place] + one.ids])).logits
+        logits = whole[0, len(prompts[place]) - 1 : -1].log_softmax(1)
+        own = logits.gather(1, torch.tensor(one.ids)[:, None])[:, 0]
+        free = torch.tensor(grammar.free(one.ids, EOS) if grammar else [True] * len(one.ids))
+        assert one.chosen == int(free.sum()) > 0
+        assert one.logprob == pytest.approx(float(own[free].sum()), abs=1e-3)
+        assert constrain or logits.argmax(1).tolist() == one.ids
+        assert 0 < one.started <= one.ended
+
+
+def decode_whole(model, prompts, grammar, most=60):
+    return list(generate(model, prompts, grammar, eos=EOS, max_new_tokens=most, batch_size=3))
+
+
+def test_eos_counts_as_chosen_and_what_the_schema_forces_does_not(tmp_path):
+    tokenizer, schema = tiny_tokenizer(tmp_path), {"const": "山"}
+    model = tiny_model(tmp_path)
+    prompt = segments.encode(tokenizer, ["<s>山"])
+    [one] = decode_whole(model, [prompt], Grammar(tokenizer, schema, model.config.vocab_size, EOS))
+    assert (tokenizer.decode(one.ids), one.chosen, one.logprob, one.finished) == ('"山"', 0, 0.0, True)
+    for seed in range(20):  # one that does not write the same token over and over
+        model = tiny_model(tmp_path, seed)
+        [free] = decode_whole(model, [prompt], None, most=9)
+        assert free.chosen == 9
+        place = next((i for i, token in enumerate(free.ids) if i and token not in free.ids[:i]), 0)
+        if place:
+            break
+    [ended] = generate(model, [prompt], None, eos=free.ids[place], max_new_tokens=9, batch_size=1)
+    assert (ended.ids, ended.chosen, ended.finished) == (free.ids[:place], place + 1, True)
+    assert ended.logprob < 0
 
 
 def test_grammar_permits_nothing_that_was_not_trained(tmp_path):
