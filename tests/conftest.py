@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,3 +108,28 @@ def page(browser: Any) -> Iterator[Any]:
     own = ("http://127.0.0.1:", "file:", "data:", "blob:")
     assert requests and not [url for url in requests if not url.startswith(own)]
     assert not errors
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a small random model and its tokenizer."""
+    from tiny import tiny_base
+
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def small_task(mini):
+    """The mini task with a small schema and eight articles to predict."""
+    from predicting import SCHEMA, write
+    from recipekit.task import load_task
+
+    path = mini / "recipes" / "mini" / "task.yml"
+    spec = path.read_text(encoding="utf-8").split("output_schema:")[0]
+    gold = "gold: {id: id, separator: '|', columns: {person_name: {path: 'persons[].name', compare: text}}}\n"
+    schema = f"output_schema: {json.dumps(SCHEMA)}\n"
+    path.write_text(f"{spec}predict: {{max_new_tokens: 200}}\n{schema}{gold}", encoding="utf-8")
+    (mini / "data" / "test").mkdir()
+    articles = [{"id": f"E{i}", "body": "山田太郎容疑者を逮捕。"[: i + 3] * (i % 3 + 1)} for i in range(8)]
+    write(mini / "data" / "test" / "eval.jsonl", articles)
+    return load_task("mini", mini)

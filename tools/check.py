@@ -138,7 +138,7 @@ def _judges(task: Task, config: Config) -> list[Any]:
     folder = task.root / rowcheck.tokenizer_name(config.values)
     own = [p for p in sorted(folder.glob("*")) if p.suffix in (".json", ".model", ".txt", ".jinja")]
     tokenizer: Any = [digest(path) for path in own] or [str(folder), config.values.get("revision_of_model")]
-    code = [digest(CODE / name) for name in ("rowcheck.py", "segments.py", "task.py")]
+    code = [digest(CODE / name) for name in ("rowcheck.py", "segments.py", "task.py", "windows.py")]
     return [tokenizer, code, task.prompt_sources(), task.output_schema, version("transformers")]
 
 

@@ -3,6 +3,7 @@
     uv run tools/predict.py hawks                                                              # the merged model
     uv run tools/predict.py hawks --adapter outputs/hawks/phase1 --output outputs/phase1.jsonl  # phase 1 alone
     uv run tools/predict.py hawks --model data/samples/base --output outputs/base.jsonl         # the bare base
+    uv run tools/predict.py hawks --server http://localhost:8000/v1 --output outputs/served.jsonl  # docs/serving.md
 
 Greedy, in batches, held to the output_schema of task.yml. A run that was stopped goes on where it was: its finished
 rows wait in <output>.partial. What the rows hold: docs/inference.md.
@@ -20,11 +21,20 @@ from recipekit import models, predictor, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.inputs import Article, read_articles
-from recipekit.predictor import LocalPredictor, Predictor, Row
+from recipekit.predictor import LocalPredictor, Predictor, PromptAs, Row
 from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
-CODE = ("answers", "decoding", "models", "predictor", "segments", "windows")  # modules that rows depend on
+CODE = (
+    "answers",
+    "decoding",
+    "inputs",
+    "models",
+    "predictor",
+    "segments",
+    "server",
+    "windows",
+)  # modules that rows depend on
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,14 @@ class Options:
     Attributes:
         model: Folder of the model, or of the base under `adapter`; None takes the base that the adapter names.
         adapter: Folder of a LoRA adapter to put on the model.
-        input: JSONL file of {"id", "body"}.
+        input: Articles: a JSONL or CSV file, or a folder of text files.
         output: JSONL file to write.
         constrain: Whether answers are held to output_schema.
+        batch_size: Prompts decoded at a time here.
+        server: Base URL of a server that has the model, in place of a model in this process.
+        served_model: The model's name there; None takes the only one.
+        prompt_as: Whether the server gets token ids or text.
+        concurrency: Requests under way at a time.
     """
 
     model: Path | None
@@ -45,10 +60,21 @@ class Options:
     output: Path
     constrain: bool = True
     batch_size: int = 32
+    server: str | None = None
+    served_model: str | None = None
+    prompt_as: PromptAs = "ids"
+    concurrency: int = 16
 
 
 def load(task: Task, options: Options) -> Predictor:
     """Make ready what predicts."""
+    if options.server:
+        from recipekit.server import ServerPredictor  # it takes seconds to load
+
+        return ServerPredictor(
+            task, options.server, options.served_model, options.model, options.prompt_as, options.constrain,
+            options.concurrency,
+        )  # fmt: skip
     return LocalPredictor.load(task, options.model, options.adapter, options.constrain, options.batch_size)
 
 
@@ -80,6 +106,7 @@ def inputs(task: Task, options: Options) -> dict[str, Any]:
         "predict": task.spec.get("predict"),
         "input": options.input,
         "constrain": options.constrain,
+        "server": [options.server, options.served_model, options.prompt_as],
     }
 
 
@@ -114,28 +141,52 @@ def predict(task: Task, options: Options, articles: list[Article], run: str) -> 
     return ordered
 
 
+def articles_of(options: Options, skip_bad: bool) -> list[Article]:
+    """Read the articles; what is bad among them is shown and left out, or stops it all.
+
+    Raises:
+        UserError: There are bad ones, which are not to be skipped, or no good ones.
+    """
+    articles, problems = read_articles(options.input)
+    if problems and not (skip_bad and articles):
+        raise UserError([*problems, "nothing was started; mend these, or leave them out with --skip-bad"])
+    for problem in problems:
+        show(f"warning: {problem}; skipped", style="yellow")
+    if problems:
+        show(f"predict: {len(problems)} problem(s), {len(articles)} good article(s)", style="yellow")
+    return articles
+
+
 def command(
     task: Annotated[str, typer.Argument(help="A recipe: a folder under recipes/ with a task.yml.")],
     model: Annotated[Path | None, typer.Option(help="A model's folder.  [default: outputs/TASK/merged]")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder, on its base or --model.")] = None,
-    input: Annotated[Path | None, typer.Option(help="Articles.  [default: the test set]")] = None,
+    input: Annotated[Path | None, typer.Option(help="JSONL, CSV or folder.  [default: the test set]")] = None,
     output: Annotated[Path | None, typer.Option(help="[default: outputs/TASK/predictions.jsonl]")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many articles.")] = None,
-    constrain: Annotated[bool, typer.Option(help="Hold answers to the task's output_schema.")] = True,
+    constrain: Annotated[bool, typer.Option(help="Hold answers to the task's output_schema, or mend them.")] = True,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows of the input out.")] = False,
+    server: Annotated[str | None, typer.Option(help="A server's base URL, http://localhost:8000/v1.")] = None,
+    served_model: Annotated[str | None, typer.Option(help="Its model.  [default: the only one there]")] = None,
+    prompt_as: Annotated[PromptAs, typer.Option(help="What the server gets.")] = "ids",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at a time.")] = 16,
 ) -> None:
     """Predict JSON for every article of a task's test set."""
     log_to("predict")
     it = load_task(task)
-    usual = not any((model, adapter, input, limit)) and constrain
+    usual = not any((model, adapter, input, limit, skip_bad, server)) and constrain
     if output is None and not usual:
         raise UserError("--output is missing: with other than the usual model or articles, say where to write")
+    if server and adapter:
+        raise UserError("--adapter does not go with --server: the server has the model; serve the merged one")
     options = Options(
         model or (None if adapter else it.outputs / "merged"), adapter, input or it.test_path("input"),
         output or it.outputs / "predictions.jsonl", constrain, batch_size,
+        server, served_model, prompt_as, concurrency,
     )  # fmt: skip
     predictor.check(it, options.model, adapter)
-    articles = read_articles(options.input)[:limit]
+    articles = articles_of(options, skip_bad)[:limit]
     step = Step(it.outputs, "predict", inputs(it, options), [options.output])
     if usual and step.done():
         show("predict: up to date")

@@ -17,11 +17,13 @@ import torch
 from llguidance import LLExecutor, LLMatcher
 from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
-from transformers import DynamicCache
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache, DynamicLayer
 
 from recipekit.errors import UserError
 from recipekit.segments import encode
 
+SPARE = 256  # columns that a cache grows by
 JSON_AS_TRAINED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # json.dumps' own
 
 
@@ -73,6 +75,7 @@ class Grammar:
         if self.first.is_error():
             raise UserError(f"output_schema cannot constrain decoding: {self.first.get_error().splitlines()[0]}")
         self.executor = LLExecutor()
+        self.vocab_size = vocab_size
 
     def start(self) -> LLMatcher:
         """Return a matcher that stands before the answer."""
@@ -83,6 +86,51 @@ class Grammar:
         bits = allocate_token_bitmask(len(matchers), vocab_size)
         fill_next_token_bitmask_par(self.executor, [(matcher, row) for row, matcher in enumerate(matchers)], bits)
         return torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocab_size]).bool()
+
+    def free(self, ids: list[int], eos: int) -> list[bool] | None:
+        """Tell of each token of an answer, eos included, whether another could have stood in its place.
+
+        Returns:
+            None where the answer is none of this grammar's: who decoded it was held to another one, or to none.
+        """
+        row = Row(0, [], self.start(), len(ids))
+        free = [False] * len(row.ids)
+        while row.matcher and len(free) < len(ids) and not row.finished:
+            token, allowed = ids[len(free)], self.allowed([row.matcher], self.vocab_size)[0]
+            if not allowed[token]:
+                return None
+            free.append(bool(allowed.sum() > 1))
+            row.take(token, eos)
+            free += [False] * (len(row.ids) - len(free))
+        if row.ids != ids[: len(row.ids)]:
+            return None
+        return free + [False] * (len(ids) - len(free))
+
+
+class InPlaceLayer(DynamicLayer):
+    """A layer of the KV cache with room to spare; transformers' own copies all of itself at every token."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    buffers: list[torch.Tensor]
+    view: torch.Tensor | None = None  # the keys as `update` left them; others have been put in their place by hand
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values, each of shape [rows, heads, columns, size]; returns all there are."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        if self.keys is not self.view or self.buffers[0].shape[2] < end:
+            self.buffers = [pad(part, (0, 0, 0, end - start + SPARE)) for part in (self.keys, self.values)]
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = new
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
+        self.view = self.keys
+        return self.keys, self.values
 
 
 @dataclass
@@ -140,7 +188,7 @@ class Batch:
         size: Number of rows.
     """
 
-    def __init__(self, model: Any, prefix: DynamicCache, size: int) -> None:
+    def __init__(self, model: Any, prefix: Cache, size: int) -> None:
         self.model = model
         self.cache: Any = copy.deepcopy(prefix)
         self.cache.batch_repeat_interleave(size)
@@ -202,7 +250,7 @@ def generate(
     """
     model.config.sliding_window = None  # nothing is longer than the window, and its mask would count masked columns
     shared = min(len(os.path.commonprefix(list(prompts))), min(map(len, prompts), default=1) - 1)
-    prefix = DynamicCache()
+    prefix = Cache(layer_class_to_replicate=InPlaceLayer)
     if shared:
         ids = torch.tensor([prompts[0][:shared]], device=model.device)
         model(input_ids=ids, past_key_values=prefix, use_cache=True, logits_to_keep=1)

@@ -1,11 +1,19 @@
-"""Articles to predict, from a file or a folder."""
+"""Articles to predict: a JSONL or CSV file, or a folder of text files."""
 
+import csv
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from recipekit.errors import UserError
 from recipekit.runs import relative
-from recipekit.segments import read_jsonl
+
+KEYS = ("id", "body")
+LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
 
 
 @dataclass(frozen=True)
@@ -20,29 +28,102 @@ class Article:
 
     id: str
     body: str
-    place: str = "the article"
+    place: str = ""
 
 
-def read_articles(path: Path) -> list[Article]:
-    """Read what is to be predicted.
+@dataclass(frozen=True)
+class Problem:
+    """Something that cannot be predicted, in words that name its place."""
+
+    text: str
+
+
+def read_articles(path: Path) -> tuple[list[Article], list[str]]:
+    """Read what is to be predicted: by its ending a .csv file, else JSONL, or a folder's .txt files by name.
+
+    JSONL lines have the keys, CSV files the columns id and body; a text file's id is its name without .txt.
+
+    Returns:
+        The good articles in order, and the problems of the others, one line each.
 
     Raises:
-        UserError: The file is missing or empty, or lines of it are broken, lack id or body, or repeat an id.
+        UserError: There is no such file or folder, nothing is in it, or a CSV file lacks a column.
     """
+    if path.is_dir():
+        rows = _folder(path)
+    elif not path.exists():
+        raise UserError(f"{relative(path)}: no such file or folder; make it with the step before, or check the name")
+    else:
+        rows = _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
     articles: list[Article] = []
     problems: list[str] = []
-    seen: dict[str, int] = {}
-    try:
-        for line, row in read_jsonl(path):
+    seen: dict[str, str] = {}
+    for place, found in rows:
+        wrong = [found] if isinstance(found, Problem) else list(_wrong(found, seen, place))
+        problems += [f"{place}: {problem.text}" for problem in wrong]
+        if not wrong and isinstance(found, dict):
+            articles.append(Article(found["id"], found["body"], place))
+    if not articles and not problems:
+        expected = "files that end in .txt" if path.is_dir() else "articles, with id and body"
+        raise UserError(f"{relative(path)}: nothing in it; expected {expected}")
+    return articles, problems
+
+
+def _wrong(row: dict[str, Any], seen: dict[str, str], place: str) -> Iterator[Problem]:
+    for key in KEYS:
+        value = row.get(key)
+        if not isinstance(value, str) or not value.strip():
+            yield Problem(f"'{key}': expected text, found {str(value)[:40]!r}; add it, or remove the row")
+    name = row.get("id")
+    if isinstance(name, str) and name.strip() and seen.setdefault(name, place) != place:
+        yield Problem(f"id '{name}' stands at {seen[name]} already; ids are unique, so keep one of them")
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+    with path.open("rb") as stream:
+        for line, text in enumerate(stream, 1):
             place = f"{relative(path)}:{line}"
-            for key in ("id", "body"):
-                if not isinstance(row.get(key), str) or not row[key].strip():
-                    problems.append(f"{place}: key '{key}': expected text, found {row.get(key)!r}; add it")
-            if isinstance(row.get("id"), str) and seen.setdefault(row["id"], line) != line:
-                problems.append(f"{place}: id '{row['id']}' stands on line {seen[row['id']]} already; ids are unique")
-            articles.append(Article(str(row.get("id")), str(row.get("body")), place))
-    except UserError as error:
-        problems += error.problems
-    if problems:
-        raise UserError(problems)
-    return articles
+            try:
+                row = orjson.loads(text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text)
+            except orjson.JSONDecodeError as error:
+                yield place, _not_utf8(text) or Problem(f"not valid JSON: {error}; mend or remove the line")
+                continue
+            expected = f"expected a JSON object, found {type(row).__name__}; mend or remove the line"
+            yield place, row if isinstance(row, dict) else Problem(expected)
+
+
+def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+    content = path.read_bytes()
+    if _not_utf8(content):  # where one line is in another encoding, so are the others
+        lines = content.splitlines()
+        line, problem = next((n, bad) for n, text in enumerate(lines, 1) if (bad := _not_utf8(text)))
+        raise UserError(f"{relative(path)}:{line}: {problem.text}")
+    csv.field_size_limit(LONGEST)
+    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    columns = reader.fieldnames or []
+    missing = [key for key in KEYS if key not in columns]
+    if columns and missing:
+        found = ", ".join(columns)
+        raise UserError(f"{relative(path)}:1: no column {' and '.join(missing)}; the columns are {found}; rename them")
+    line = reader.line_num + 1
+    try:
+        for row in reader:
+            more = Problem("more cells than columns; put text that has commas or quotes in it into quotes")
+            yield f"{relative(path)}:{line}", more if None in row else row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        yield f"{relative(path)}:{line}", Problem(f"not valid CSV: {error}; mend the quotes of this row")
+
+
+def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+    for file in sorted(path.glob("*.txt")):
+        content = file.read_bytes()
+        yield f"{relative(file)}:1", _not_utf8(content) or {"id": file.stem, "body": content.decode("utf-8-sig")}
+
+
+def _not_utf8(text: bytes) -> Problem | None:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return Problem(f"not UTF-8, at byte {error.start + 1} of it; save the file as UTF-8")
+    return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recipekit import models, runs, windows
 from recipekit.answers import Judge
@@ -19,6 +19,7 @@ from recipekit.runs import relative
 from recipekit.task import Task
 
 Row = dict[str, Any]
+PromptAs = Literal["ids", "text"]  # what a server gets
 CHUNK = 1024  # articles made into prompts at a time; among them the longest go first
 
 
@@ -64,7 +65,7 @@ class Predictor(ABC):
         self.constrain = constrain
         self.most = task.spec.get("predict", {}).get("max_new_tokens", 1024)
         self.room = context - self.most
-        self.judge = Judge(task.output_schema)
+        self.judge = Judge(task.output_schema, mend=not constrain)
         self.eos = tokenizer.convert_tokens_to_ids(task.spec["prompt"]["eos"])
         if self.eos in (None, tokenizer.unk_token_id):
             raise UserError(f"prompt.eos in task.yml: the model's tokenizer has no token {task.spec['prompt']['eos']}")

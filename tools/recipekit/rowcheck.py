@@ -1,5 +1,7 @@
 """Training data as Axolotl will see it: every row's shape, mask, prompt, answer and length."""
 
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 import jsonschema
 import orjson
 
+from recipekit import windows
 from recipekit.errors import UserError
 from recipekit.runs import relative
 from recipekit.segments import encode_row, read_jsonl, take_apart
@@ -170,6 +173,8 @@ class TokenChecker:
 
     def __init__(self, task: Task, tokenizer: Any, sequence_len: int) -> None:
         """Take the tokenizer and the tokens that a row may have."""
+        self.task = task
+        self.redo = REDO.format(task.name)
         self.prompt = task.spec["prompt"]
         self.tokenizer = tokenizer
         self.sequence_len = sequence_len
@@ -184,7 +189,8 @@ class TokenChecker:
             ids = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
             self.known |= dict(zip(new, ids, strict=True))
         for line, row in rows:
-            yield line, sum(len(self.known[s["text"]]) for s in row["segments"]), list(self._row(row["segments"]))
+            found = [*self._row(row["segments"]), *self._prediction(row)]
+            yield line, sum(len(self.known[s["text"]]) for s in row["segments"]), found
 
     def _row(self, segments: list[dict[str, Any]]) -> Iterator[Problem]:
         ids = [self.known[segment["text"]] for segment in segments]
@@ -200,6 +206,20 @@ class TokenChecker:
         bos = self.prompt["bos"]
         if bos and segments[0]["text"].startswith(bos) and ids[0][:1] != [self.tokenizer.bos_token_id]:
             yield self._special("bos", ids[0][:1], "first")
+
+    def _prediction(self, row: dict[str, Any]) -> Iterator[Problem]:
+        """Compare the row's prompt, token by token, with the one that prediction makes of its article."""
+        body = take_apart(self.task, row)["body"]
+        texts = [segment["text"] for segment in row["segments"] if not segment["label"]]
+        if not texts or texts != self.task.prompt(body):
+            return  # which the row's own check has said
+        trained = [token for text in texts for token in self.known[text]]
+        [predicted] = windows.prompts(self.task, self.tokenizer, body, sys.maxsize)
+        if predicted != trained:
+            at = len(os.path.commonprefix([predicted, trained]))
+            own, other = (self.tokenizer.convert_ids_to_tokens(ids[at : at + 3]) for ids in (trained, predicted))
+            detail = f"token {at + 1} of the prompt: trained on {own}, where prediction gives {other}"
+            yield "what is trained on and what is predicted from differ; mend recipekit/windows.py", detail
 
     def _special(self, name: str, token: list[int], place: str) -> Problem:
         found = self.tokenizer.convert_ids_to_tokens(token)

@@ -110,7 +110,8 @@ class Task:
 
     def answer(self, label: dict[str, Any]) -> str:
         """Write a label the way the model is to write it, ending in eos."""
-        return json.dumps(label, ensure_ascii=False) + self.spec["prompt"]["eos"]
+        text = json.dumps(label, ensure_ascii=False).replace("\x7f", "\\u007f")  # llguidance has DEL escaped
+        return text + self.spec["prompt"]["eos"]
 
     def prompt_sources(self) -> dict[str, Any]:
         """What the prompt depends on, for a step's inputs."""

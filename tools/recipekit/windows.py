@@ -97,7 +97,13 @@ def merge(read: list[Values], judge: Judge, schema: dict[str, Any]) -> Values:
     if all(one["valid"] for one in read):
         output = merge_values([one["output"] for one in read], schema)
     good = output is not None and judge.is_valid(output)
-    return {"output": output if good else None, "raw": "\n".join(one["raw"] for one in read), "valid": good}
+    repaired = list(dict.fromkeys(note for one in read for note in one.get("repaired", [])))
+    return {
+        "output": output if good else None,
+        "raw": "\n".join(one["raw"] for one in read),
+        "valid": good,
+        **({"repaired": repaired} if repaired else {}),
+    }
 
 
 def merge_values(values: list[Any], schema: dict[str, Any]) -> Any:
