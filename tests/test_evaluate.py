@@ -199,6 +199,11 @@ def test_articles_tell_invented_values(clone):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((clone / "scores/metrics.json").read_text(encoding="utf-8"))
     assert metrics["errors"]["occured_locations"] == {"hallucinated": 1}
+    (clone / "articles.csv").write_text(
+        "id,body\n" + "".join(f"{a['id']},{a['body']}\n" for a in articles), encoding="utf-8-sig"
+    )
+    done = evaluate(clone, "hawks", *files, "--articles", "articles.csv", "--output", "again")
+    assert json.loads((clone / "again/metrics.json").read_text(encoding="utf-8"))["errors"] == metrics["errors"]
     (clone / "articles.jsonl").write_text(lines([{"id": "A1"}, {"id": "A2", "body": 1}]), encoding="utf-8")
     done = evaluate(clone, "hawks", *files, "--articles", "articles.jsonl", "--output", "more")
     assert (

@@ -192,7 +192,9 @@ def evaluate(
     task: str,
     predictions: Annotated[Path | None, typer.Option(help="JSONL; default outputs/TASK/predictions.jsonl")] = None,
     gold: Annotated[Path | None, typer.Option(help="CSV; default the task's, below data/test/")] = None,
-    articles: Annotated[Path | None, typer.Option(help="JSONL; default the task's, where gold is the default")] = None,
+    articles: Annotated[
+        Path | None, typer.Option(help="as predict.py reads them; default the task's, where gold is")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="folder; default outputs/TASK/evaluation")] = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(help="two predictions files; tests B against A")] = None,
     baseline: Annotated[Path | None, typer.Option(help="YAML of bars; exit 1 where a metric misses its own")] = None,

@@ -4,10 +4,11 @@ Files are read side by side, so that memory does not grow with them as long as t
 order; another order is as good, but what waits for its partner is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from recipekit import inputs
 from recipekit.errors import UserError
 from recipekit.gold import GoldFile, GoldRow
 from recipekit.runs import relative
@@ -39,11 +40,21 @@ def read_predictions(path: Path) -> Iterator[tuple[str, tuple[int, dict[str, Any
 
 
 def read_articles(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the articles that were predicted: rows of "id" and "body".
+    """Read the articles that were predicted, whatever predict.py reads; of JSONL the whole rows, with their other keys.
 
     Raises:
         UserError: As `read_predictions`.
     """
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        articles, problems = inputs.read_articles(path)
+        yield from ((article.id, {"id": article.id, "body": article.body}) for article in articles)
+    else:
+        problems = yield from _read_jsonl(path)
+    if problems:
+        raise UserError(problems)
+
+
+def _read_jsonl(path: Path) -> Generator[tuple[str, dict[str, Any]], None, list[str]]:
     problems = []
     try:
         for line, row in read_jsonl(path):
@@ -53,8 +64,7 @@ def read_articles(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 problems.append(f"{relative(path)}:{line}: expected the keys 'id' and 'body', both text")
     except UserError as error:
         problems += error.problems
-    if problems:
-        raise UserError(problems)
+    return problems
 
 
 def join(
