@@ -5,13 +5,13 @@
 Figures and the machine they were measured on stand in docs/performance.md.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import transformers
 import typer
 from rich.table import Table
 
@@ -65,7 +65,6 @@ def speed(
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
     """Measure articles a second; exit 1 where the batched answers are not those of `model.generate`."""
-    torch.set_num_threads(os.cpu_count() or 1)
     it = load_task(task)
     predictor = LocalPredictor.load(it, model, batch_size=batch_size)
     read, problems = read_articles(input or it.test_path("input"))
@@ -85,6 +84,7 @@ def speed(
     ):
         table.add_row(name, f"{len(ids) / took:.2f}", f"{plain_seconds / took:.1f}", f"{took:.1f}")
     show(table)
+    show(f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, transformers {transformers.__version__}")
     show(f"token ids: {same} of {len(plain)} answers are those of model.generate")
     if same < len(plain):
         raise typer.Exit(1)
