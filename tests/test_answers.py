@@ -109,10 +109,10 @@ def test_ten_thousand_spoilt_outputs_are_read_or_refused(judge):
     assert time.process_time() - started < 20
 
 
-@pytest.mark.parametrize("text", ["{'", "{“", '{"\\"', '["a":', '{"a":"b"', '{"a":\\u', "{a ", '{"a": "",'])
+@pytest.mark.parametrize("text", ["{'", "{“", '{"\\"', '["a":', '{"a":"b"', '{"a":\\u', "{a ", '{"a": "",', "山', "])
 def test_no_text_takes_long(judge, text):
-    for length in (100_000, 10_000_000):
-        raw = (text * length)[:length]
+    for length in (100_000, 20_000_000):
+        raw = ('{"a": [\'' + text * length)[:length]
         started = time.process_time()
         judge.read(raw, True)
         assert time.process_time() - started < 5

@@ -9,12 +9,12 @@ from recipekit.errors import UserError
 from recipekit.inputs import Article, read_articles
 from recipekit.runs import digest
 
-BODY = '一行目、"引用"。\n二行目,\u2028終わり。'
+BODY = '一行目、"引用"。\r\n二行目,\u2028終わり。'
 
 
 def as_csv(path, rows, encoding="utf-8"):
     with path.open("w", encoding=encoding, newline="") as stream:
-        writer = csv.DictWriter(stream, ["title", "body", "id"])
+        writer = csv.DictWriter(stream, ["id", "title", "body"])
         writer.writeheader()
         writer.writerows({"title": "題", **row} for row in rows)
 

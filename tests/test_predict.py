@@ -10,8 +10,8 @@ import predict
 from predicting import options, run, without_time
 from recipekit import ROOT, segments
 from recipekit.errors import UserError
-from recipekit.inputs import read_articles
-from recipekit.predictor import LocalPredictor, check
+from recipekit.inputs import Article, read_articles
+from recipekit.predictor import Answer, LocalPredictor, check
 from recipekit.task import load_task
 from tiny import tiny_adapter, tiny_base, tiny_tokenizer
 
@@ -27,6 +27,18 @@ def test_answer_cut_by_max_new_tokens_is_not_valid_and_keeps_its_text(small_task
 def test_without_constraint_the_model_writes_what_it_will(small_task, base):
     rows = run(small_task, options(small_task, base, constrain=False))
     assert not any(row["valid"] for row in rows) and all(row["raw"] for row in rows)
+
+
+def test_what_nothing_held_to_the_schema_is_mended_and_what_was_held_is_not(small_task, base, monkeypatch):
+    raw = '```json\n{"persons": [], "places": ["山"],}\n```'
+    answer = Answer(0, raw, True, -1.0, 2, 0.0, 1.0)
+    monkeypatch.setattr(LocalPredictor, "answer", lambda self, prompts: iter([answer]))
+    held, free = (
+        next(LocalPredictor.load(small_task, base, constrain=constrain).predict([Article("a", "山。")]))
+        for constrain in (True, False)
+    )
+    assert not held["valid"] and "repaired" not in held
+    assert free["output"] == {"persons": [], "places": ["山"]} and free["repaired"]
 
 
 def test_prompt_has_the_ids_of_the_training_row(small_task, base, monkeypatch):
