@@ -5,7 +5,7 @@ from html import unescape
 import pytest
 
 from recipekit.answer_view import COLOURS, answer_html, answer_text, columns
-from recipekit.compare import predicted_values
+from recipekit.extract import predicted_values
 from recipekit.task import load_task
 
 

@@ -283,7 +283,7 @@ def test_an_output_schema_changed_since_regenerate_stops_the_check(task, run):
             "id,person_name\nE2,\n",
             ["gold.csv:2: id 'E2' has no row in", "eval.jsonl:1: id 'E1' has no row in"],
         ),
-        ("eval.jsonl", '{"id": "E1"}\n', ["eval.jsonl:1: expected the keys 'id' and 'body'"]),
+        ("eval.jsonl", '{"id": "E1"}\n', ["eval.jsonl:1: 'body': expected text, found 'None'"]),
         ("gold.csv", None, ["gold.csv: No such file or directory; make it with regenerate_segments.py"]),
     ],
 )

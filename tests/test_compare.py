@@ -1,10 +1,13 @@
 """Pairing persons, matching sets, and what is called wrong with a value."""
 
+import re
+
 import pytest
 
 from answers import answer, gold, person
-from recipekit.compare import CLASSES, Comparer, assign, predicted_values
+from recipekit.compare import CLASSES, Comparer, assign
 from recipekit.errors import UserError
+from recipekit.extract import predicted_values
 from recipekit.task import load_task
 
 
@@ -104,7 +107,10 @@ def test_each_class_of_error(comparer):
     broken = comparer.compare(row, {"persons": 1}, body)
     assert {slot.wrong for slot in broken.slots} == {"format"} and not broken.valid
     assert comparer.compare(row, None, body).valid is False
-    found = {error[3] for error in wrong(comparer.compare(row, output, body))} | {"format", "wrong person"}
+    swapped = comparer.compare(
+        gold(person("甲野一郎"), person("丁田四郎", age="70")), answer(person("甲野一郎", age="70")), body
+    )
+    found = {error[3] for part in (comparer.compare(row, output, body), broken, swapped) for error in wrong(part)}
     assert found == set(CLASSES)
 
 
@@ -161,6 +167,51 @@ def test_values_of_a_column_whoever_they_belong_to():
     assert found["person_name"] == ["甲野", "乙野"] and found["person_age_at_published"] == ["32"]
     assert found["occured_locations"] == ["北浜市"] and found["person_address"] == []
     assert not any(predicted_values(task, None).values())
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "values"),
+    [
+        ("places[] || more[]", {"places": [], "more": ["北浜市"]}, ["北浜市"]),
+        ("places[0].name || title", {"places": [], "title": "北浜市"}, ["北浜市"]),
+        ("places[*].name | [0]", {"places": [{"name": "北浜市"}]}, ["北浜市"]),
+        ("places[?real].name", {"places": [{"name": "北浜市", "real": True}, {"name": "南"}]}, ["北浜市"]),
+        ("places[?real].name", {"places": []}, []),
+        ("real", {"real": True}, ["true"]),
+        ("number", {"number": 3}, ["3"]),
+    ],
+)
+def test_paths_are_jmespath(mini, path, output, values):
+    task = load_task("mini", mini)
+    task.spec["gold"]["columns"] = {"x": {"path": path, "compare": "text"}}
+    assert predicted_values(task, output) == {"x": values}
+
+
+def test_a_predicted_person_who_stands_twice_is_spurious_and_nobody_else(comparer):
+    one = person("甲野一郎", age="32")
+    found = comparer.compare(gold(one, person("乙山花子", age="45")), answer(one, one), "甲野一郎(32)と乙山花子(45)")
+    assert sorted(error[3] for error in wrong(found)) == ["missed", "missed", "spurious", "spurious"]
+
+
+@pytest.mark.parametrize(
+    ("gold_spec", "output", "message"),
+    [
+        (
+            {"entities": {"person": {"path": "suspect", "key": "x"}}},
+            {"suspect": {"name": "甲野"}},
+            "to a list of objects",
+        ),
+        ({"entities": {"person": {"path": "length(a)", "key": "x"}}}, {"a": [1]}, "to a list of objects"),
+        ({"columns": {"x": {"path": "join(',', a)", "compare": "text"}}}, {"a": None}, "columns.x.path: "),
+    ],
+)
+def test_a_path_that_does_not_fit_is_refused(mini, gold_spec, output, message):
+    task = load_task("mini", mini)
+    columns = {"x": {"path": "name", "compare": "text", "entity": "person"}}
+    task.spec["gold"] |= {"columns": columns, **gold_spec}
+    with pytest.raises(UserError, match=re.escape("recipes/mini/task.yml: gold.")) as caught:
+        predicted_values(task, output)
+    assert message in caught.value.problems[0]
 
 
 def test_a_path_to_an_object_is_refused(mini):

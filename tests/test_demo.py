@@ -13,8 +13,8 @@ import pytest
 import demo
 from recipekit import ROOT, spans
 from recipekit.answer_view import columns
-from recipekit.compare import predicted_values
 from recipekit.errors import UserError
+from recipekit.extract import predicted_values
 from recipekit.gold import GoldFile
 from recipekit.inputs import Article
 from recipekit.predictor import LocalPredictor

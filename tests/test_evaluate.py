@@ -174,9 +174,9 @@ def test_compare_with_a_file_that_is_not_there(clone):
         ("exact_match_rate: 0.9\n", 0, "no bar of bars.yml is missed"),  # two of three: the interval reaches 1
         ("micro.f1: 0.9\n", 1, "micro.f1: 0.833 [0.833, 0.833] is below its bar 0.9"),
         (
-            "exact_match_rate: 0.2\nfields.occured_locations.f1: 0.5\n",
+            "exact_match_rate: 0.2\nfields.occured_locations.f1: 0.9\n",
             1,
-            "fields.occured_locations.f1: 0.000 [0.000, 0.000]",
+            "fields.occured_locations.f1: 0.000 [0.000, 0.776]",
         ),
         ("fields.person_address.f1: 0.9\nmicro.f1: 0.5\n", 0, "no bar"),
         ("micro.f: 0.9\nmacro.f1: 95\n", 2, "bars.yml:1: micro.f: no such metric; did you mean micro.f1?"),
@@ -189,6 +189,46 @@ def test_baseline(clone, bars, code, shown):
     done = evaluate(clone, "hawks", "--no-mlflow", "--baseline", "bars.yml")
     assert done.returncode == code and shown in done.stderr, done.stderr
     assert (clone / "outputs/hawks/evaluation/metrics.json").exists() == (code != 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "outputs"], "outputs: Is a directory; expected a JSONL file"),
+        (["--gold", "outputs"], "outputs: Is a directory"),
+        (["--baseline", "outputs"], "outputs: Is a directory; expected a YAML file"),
+        (["--baseline", "nothing.yml"], "nothing.yml:1: no bars in it"),
+        (["--baseline", "date.yml"], "date.yml: not valid YAML: month must be in 1..12"),
+        (["--baseline", "nul.yml"], "nul.yml: not valid YAML: unacceptable character #x0000"),
+        (["--output", "nothing.yml"], "errors.jsonl: cannot be written"),
+        (["--compare", "a", "b", "--baseline", "nothing.yml"], "--compare does not go with --baseline"),
+        (["--compare", "a", "b", "--redact"], "--compare does not go with --redact"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_a_line(clone, arguments, message):
+    for name, text in {"nothing.yml": "{}\n", "date.yml": "micro.f1: 2024-13-45\n", "nul.yml": "a: \0\n"}.items():
+        (clone / name).write_text(text, encoding="utf-8")
+    done = evaluate(clone, "hawks", "--no-mlflow", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_odd_rows_of_others_are_scored(clone):
+    deep = "x"
+    for _ in range(900):
+        deep = [deep]
+    odd = [
+        {"id": "A1", "output": deep, "mean_logprob": "much", "tokens": -1},
+        {"id": "A2", "output": "persons", "mean_logprob": 1e300, "tokens": 10**15},
+        {"id": "A3", "output": {"persons": [None]}, "raw": 7, "mean_logprob": True, "tokens": True},
+    ]
+    (clone / "outputs/hawks/predictions.jsonl").write_text("\ufeff" + lines(odd), encoding="utf-8")
+    done = alone(clone)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((clone / "scores/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["valid"] == 0 and metrics["micro"]["recall"] == 0
+    assert [json.loads(line)["class"] for line in (clone / "scores/errors.jsonl").open(encoding="utf-8")] == [
+        "format"
+    ] * 8
 
 
 def test_articles_tell_invented_values(clone):

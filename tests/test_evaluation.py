@@ -131,6 +131,8 @@ def test_files_in_one_order_leave_nothing_waiting(tmp_path):
         ((["A"], ["A", "B", "C"], None), ["p.jsonl:2: ids 'B', 'C' have no row in"]),
         ((["A"], ["A", "A"], None), ["p.jsonl:2: id 'A' stands on line 1 already"]),
         ((["C", "B", "A"], ["A", "A", "B", "C"], None), ["p.jsonl:2: id 'A' stands on line 1 already"]),
+        ((["A", "B"], ["A", "B"], ["B", "B", "A"]), ["a.jsonl:2: id 'B' stands at"]),
+        ((["A", "B"], ["A", "B"], ["A", "B", "A"]), ["a.jsonl:3: id 'A' stands at"]),
         ((["A", "A"], ["A", "A"], None), ["gold.csv:3: id 'A' stands on line 2", "p.jsonl:2: id 'A' stands on line 1"]),
     ],
 )
@@ -217,15 +219,31 @@ def test_worst_articles_and_examples_are_few_and_do_not_depend_on_order():
 
 def test_redacted_scores_have_no_groups_by_name():
     task = load_task("hawks")
-    task.spec["gold"]["slices"] = {"who": {"column": "person_name"}, "law": {"column": "person_violated_law"}}
+    slices = {"who": {"column": "person_name"}, "law": {"column": "person_violated_law"}, "author": {"key": "author"}}
+    task.spec["gold"]["slices"] = slices
     right = gold(person("甲野一郎", act="窃盗"))
     for redact, names in (
-        (None, ["number of persons", "who", "law"]),
-        (lambda case: case, ["number of persons", "law"]),
+        (None, ["length", "number of persons", "who", "law", "author"]),
+        (lambda case: case, ["length", "number of persons", "law", "author"]),
     ):
         evaluation = Evaluation(task, redact)
-        evaluation.add(right, {"id": right.id, "output": None}, None)
+        evaluation.add(right, {"id": right.id, "output": None}, {"id": right.id, "body": "x", "author": "乙山"})
         assert list(evaluation.slices) == names
+
+
+def test_articles_that_stand_twice_in_both_files_do_not_stop_the_scoring():
+    evaluation = Evaluation(TASK)
+    for output in (None, answer(police=["北署"])):  # both have one error
+        evaluation.add(gold(police=["南署"]), {"id": "A", "output": output}, None)
+    assert len(evaluation.worst) == 2
+
+
+def test_a_broken_answer_on_a_negative_is_an_error():
+    evaluation = Evaluation(TASK)
+    [error] = evaluation.add(gold(), {"id": "A", "output": {"persons": 1}}, None)
+    assert (error["field"], error["class"], error["gold"], error["predicted"]) == ("", "format", None, None)
+    assert [case.id for case in evaluation.worst] == ["A"]
+    assert evaluation.add(gold(), {"id": "B", "output": answer()}, None) == []
 
 
 def test_an_article_is_one_example_of_a_kind_of_error():

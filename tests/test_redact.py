@@ -129,7 +129,7 @@ def test_other_paths_and_tasks():
         (task("names"), "大森花子"),
         (task("@", "names[]"), "大森花子"),
     ):
-        comparison = Evaluation(one).comparer.compare(gold("A"), None)
+        comparison = Evaluation(one).comparer.compare(gold("A"), {})
         case = redact(one)(Case("A", "桂市の長谷川健太と大森花子", comparison, predicted("A", output)))
         assert hidden not in case.article + json.dumps(case.prediction, ensure_ascii=False)
         assert "桂市" in case.article and case.prediction["output"]["role"] == "桂"
@@ -185,3 +185,15 @@ def test_marks_still_stand_in_redacted_articles():
     assert re.search(r'<mark class="missed" [^>]*>40</mark>', case)
     case = html[html.index("<strong>A0-1</strong> — 誤り") :]
     assert re.search(r'<mark class="wrong" [^>]*>人物2</mark>さん', case[: case.index("</details>")])
+
+
+def test_broken_answers_are_withheld():
+    right, article = gold("A", [{"name": "甲野一郎"}]), "桂市で綾小路麗子が見た。"
+    for prediction in (
+        {"raw": "名前は綾小路麗子です", "output": None},
+        {"raw": None, "output": {"氏名": "綾小路麗子"}},
+    ):
+        html, _, _ = report_of(
+            HAWKS, [(right, {"id": "A", **prediction}, article.replace("綾小路麗子", "人"))], hide=True
+        )
+        assert "綾小路" not in html and "withheld" in html

@@ -1,6 +1,7 @@
 import pytest
 
 from recipekit import runs
+from recipekit.errors import UserError
 from recipekit.runs import Step
 
 
@@ -44,7 +45,7 @@ def test_write_bytes_leaves_the_old_file_when_writing_fails(tmp_path, monkeypatc
     path = tmp_path / "file"
     runs.write_text(path, "old")
     monkeypatch.setattr(runs.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="file: cannot be written, disk full; make room there"):
         runs.write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 

@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from answers import answer, gold, person
-from recipekit import scoring, tables
+from recipekit import release, scoring, tables
 from recipekit.evaluation import Evaluation
 from recipekit.scoring import Estimate, Layout, Tally
 from recipekit.task import load_task
@@ -227,15 +227,25 @@ def test_a_real_difference_is_told_from_chance():
     right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
     base = [right if i % 2 else missed for i in range(200)]
     better = [right if i % 2 or i % 5 == 0 else missed for i in range(200)]
-    found = scoring.compare(layout, paired(base, better), 2000, 0)["micro.f1"]
+    found = release.compare(layout, paired(base, better), 2000, 0)["micro.f1"]
     # 100 of 200 found, then 120: F1 2*100/300 and 2*120/320
     assert (found.a, found.b) == (pytest.approx(2 / 3), pytest.approx(3 / 4))
     assert found.is_real and found.low > 0 and found.p < 0.01
-    worse = scoring.compare(layout, paired(better, base), 2000, 0)["micro.f1"]
+    worse = release.compare(layout, paired(better, base), 2000, 0)["micro.f1"]
     assert worse.is_real and worse.high < 0 and worse.p < 0.01
     other = [missed if i % 2 and i < 20 else right if i < 20 else base[i] for i in range(200)]  # 10 lost, 10 won
-    chance = scoring.compare(layout, paired(base, other), 2000, 0)["micro.f1"]
+    chance = release.compare(layout, paired(base, other), 2000, 0)["micro.f1"]
     assert chance.difference == pytest.approx(0) and not chance.is_real and chance.p > 0.5
+
+
+@pytest.mark.parametrize(("number", "p"), [(1, 1.0), (3, 1 / 4), (6, 1 / 32)])
+def test_a_difference_that_rests_on_few_articles_may_be_chance(number, p):
+    """Of `number` articles that differ all are better: p is twice one half to the power of the number."""
+    layout = Layout(["x"], [])
+    right, missed, rest = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0), (0, 0, 0, 1, 1, 0, 1, 1)
+    pairs = paired([missed] * number + [rest] * 50, [right] * number + [rest] * 50)
+    found = release.compare(layout, pairs, 4000, 0)["fields.x.recall"]
+    assert found.difference == 1 and found.p == pytest.approx(p, abs=0.02) and found.is_real == (p < 0.05)
 
 
 def test_pairing_makes_the_comparison_sharper():
@@ -244,20 +254,44 @@ def test_pairing_makes_the_comparison_sharper():
     right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
     base = [right if i % 2 else missed for i in range(300)]
     better = [right if i % 2 or i % 20 == 0 else missed for i in range(300)]
-    together = scoring.compare(layout, paired(base, better), 1000, 0)["micro.f1"]
-    mixed = scoring.compare(layout, paired(base, sorted(better)), 1000, 0)["micro.f1"]
+    together = release.compare(layout, paired(base, better), 1000, 0)["micro.f1"]
+    mixed = release.compare(layout, paired(base, sorted(better)), 1000, 0)["micro.f1"]
     assert together.difference == pytest.approx(mixed.difference)
     assert together.is_real and together.high - together.low < (mixed.high - mixed.low) / 2
 
 
 def test_gate():
+    numbers = {"micro.f1": 300, "false_positive_rate": 250}
     metrics = {
         "micro.f1": Estimate(0.90, 0.86, 0.93),
         "false_positive_rate": Estimate(0.05, 0.03, 0.08),
         "macro.f1": Estimate(None, None, None),
     }
-    assert scoring.gate(metrics, {"micro.f1": 0.92, "false_positive_rate": 0.04}) == []  # within the intervals
-    assert scoring.gate(metrics, {"micro.f1": 0.94}) == ["micro.f1: 0.900 [0.860, 0.930] is below its bar 0.94"]
-    [above] = scoring.gate(metrics, {"false_positive_rate": 0.02})
+    assert release.gate(metrics, {"micro.f1": 0.92, "false_positive_rate": 0.04}, numbers) == []  # within the intervals
+    assert release.gate(metrics, {"micro.f1": 0.94}, numbers) == [
+        "micro.f1: 0.900 [0.860, 0.930] is below its bar 0.94"
+    ]
+    [above] = release.gate(metrics, {"false_positive_rate": 0.02}, numbers)
     assert above == "false_positive_rate: 0.050 [0.030, 0.080] is above its bar 0.02"
-    assert scoring.gate(metrics, {"macro.f1": 0.1}) == ["macro.f1: nothing to score, bar 0.1"]
+    assert release.gate(metrics, {"macro.f1": 0.1}, numbers) == ["macro.f1: nothing to score, bar 0.1"]
+
+
+def test_gate_where_nothing_is_right_or_all_of_it():
+    metrics = {"fields.x.f1": Estimate(0.0, 0.0, 0.0), "false_positive_rate": Estimate(1.0, 1.0, 1.0)}
+    # one value wrong says little: 1 - 0.05 = 0.95 is possible; of ten 1 - 0.05^(1/10) = 0.26 at most
+    assert release.gate(metrics, {"fields.x.f1": 0.9}, {"fields.x.f1": 1}) == []
+    [missed] = release.gate(metrics, {"fields.x.f1": 0.9}, {"fields.x.f1": 10})
+    assert missed == "fields.x.f1: 0.000 [0.000, 0.259] is below its bar 0.9"
+    assert release.gate(metrics, {"false_positive_rate": 0.5}, {"false_positive_rate": 2}) == []
+    assert release.gate(metrics, {"false_positive_rate": 0.5}, {"false_positive_rate": 20})
+
+
+def test_of_how_many_values_a_metric_is_a_share():
+    layout = Layout(["x", "y"], ["person"])
+    sums = np.array([5, 1, 2, 0, 3, 0, 4, 1, 1, 20, 12, 1, 19, 15], dtype=float)
+    found = layout.numbers(sums)
+    assert (found["fields.x.precision"], found["fields.x.recall"], found["fields.x.f1"]) == (6, 7, 8)
+    assert (found["micro.f1"], found["entities.person.f1"], found["false_positive_rate"]) == (11, 6, 12)
+    assert found["exact_match_rate"] == 20 and found.keys() | {
+        f"macro.{k}" for k in scoring.prf(*[np.zeros(1)] * 3)
+    } == set(layout.names())

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ import orjson
 import rapidfuzz
 import typer
 
-from recipekit import ROOT, report, runs, scoring, tables, yamlfile
+from recipekit import ROOT, hub, release, report, runs, tables, yamlfile
 from recipekit.compare import Comparer
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
@@ -30,12 +30,16 @@ from recipekit.evaluation import Evaluation
 from recipekit.gold import GoldFile
 from recipekit.joining import count_lines, join
 from recipekit.redact import redact
+from recipekit.release import Difference
 from recipekit.runs import Step, relative
-from recipekit.scoring import Difference, Estimate, Layout, Tally
+from recipekit.scoring import Layout, Tally
 from recipekit.task import Task, load_task
 
 KIT = ROOT / "tools" / "recipekit"
-MODULES = ["compare", "evaluation", "gold", "joining", "plots", "redact", "report", "scoring", "spans"]
+MODULES = [
+    "compare", "evaluation", "extract", "gold", "inputs", "joining", "plots", "redact", "report", "scoring", "segments",
+    "spans", "tables",
+]  # fmt: skip
 CODE = [
     Path(__file__),
     *KIT.glob("normal*.py"),
@@ -72,7 +76,7 @@ def log_to_mlflow(task: Task, metrics: dict[str, Any]) -> None:
             mlflow.log_params(metrics["data"])
             mlflow.log_metrics({key: value for key, value in values.items() if value is not None})
     except Exception as error:  # MLflow raises what its store raises; the scores are safe in metrics.json
-        reason = str(error).splitlines()[0]
+        reason = hub.masked((str(error).splitlines() or [type(error).__name__])[0])
         show(
             f"evaluate: scores are not in MLflow ({reason}); mend it and run evaluate.py {task.name} --mlflow",
             style="yellow",
@@ -90,6 +94,7 @@ class Options:
         resamples: How often articles are drawn anew for the intervals.
         seed: Of the draws.
         redact: Whether personal names are taken out of errors.jsonl and report.html.
+        bars: Metric's dotted name -> what it must reach.
     """
 
     gold: Path
@@ -98,13 +103,14 @@ class Options:
     resamples: int = 1000
     seed: int = 0
     redact: bool = False
+    bars: dict[str, float] = field(default_factory=dict)
 
 
-def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[str, Any], dict[str, Estimate]]:
-    """Score a predictions file and write metrics.json, errors.jsonl and report.html, all of them or none.
+def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[str, Any], list[str]]:
+    """Score a predictions file and write errors.jsonl, report.html and metrics.json, each whole or not at all.
 
     Returns:
-        The metrics as metrics.json has them, and the estimates they come from.
+        The metrics as metrics.json has them, and a line for each bar that is missed.
     """
     evaluation = Evaluation(task, redact(task) if options.redact else None)
     gold = GoldFile(task, options.gold)
@@ -131,7 +137,8 @@ def score_files(task: Task, predictions: Path, options: Options) -> tuple[dict[s
     if gold.padded:
         what = "cells have fewer values than there are entities, and gave them to the first ones"
         show(f"evaluate: {gold.padded} {what}; see {gold.first_padded}", style="yellow")
-    return metrics, estimates
+    numbers = evaluation.layout.numbers(evaluation.tally.sums())
+    return metrics, release.gate(estimates, options.bars, numbers)
 
 
 def compare_files(task: Task, files: tuple[Path, Path], options: Options) -> dict[str, Difference]:
@@ -143,7 +150,7 @@ def compare_files(task: Task, files: tuple[Path, Path], options: Options) -> dic
             vectors = [layout.vector(comparer.compare(gold, row["output"]), gold.is_negative()) for row in both]
             pairs.add(vectors[0] + vectors[1])
             advance()
-    found = scoring.compare(layout, pairs, options.resamples, options.seed)
+    found = release.compare(layout, pairs, options.resamples, options.seed)
     content = {
         "a": relative(files[0]), "b": relative(files[1]), "gold": relative(options.gold),
         "resamples": options.resamples, "seed": options.seed,
@@ -168,8 +175,8 @@ def read_bars(path: Path, known: list[str]) -> dict[str, float]:
             problems.append(f"{place}: no such metric; did you mean {near[0] if near else known[0]}?")
         elif isinstance(bar, bool) or not isinstance(bar, int | float) or not 0 <= bar <= 1:
             problems.append(f"{place}: found {bar!r}, expected a number from 0 to 1")
-    if problems:
-        raise UserError(problems)
+    if problems or not bars:
+        raise UserError(problems or f"{relative(path)}:1: no bars in it; write one a line, such as micro.f1: 0.9")
     return bars
 
 
@@ -181,6 +188,7 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
         "articles": options.articles,
         "columns": task.spec["gold"],
         "schema": task.output_schema,
+        "strip": task.spec["prompt"].get("strip"),
         "options": [options.resamples, options.seed, options.redact],
         **{path.name: path for path in CODE},
     }
@@ -208,28 +216,30 @@ def evaluate(
     is_step = not any((predictions, gold, articles, output, compare))
     if is_step:
         log_to("evaluate")
+    without = {"--predictions": predictions, "--articles": articles, "--baseline": baseline, "--redact": redact}
+    if compare and (given := [name for name, value in without.items() if value]):
+        raise UserError(f"--compare does not go with {', '.join(given)}: it only compares; run evaluate.py once more")
     own = recipe.test_path("input")
     options = Options(
         gold or recipe.test_path("gold"), articles or (own if gold is None and own.exists() else None),
         output or recipe.outputs / "evaluation", resamples, seed, redact,
+        read_bars(baseline, Layout.of(recipe).names()) if baseline else {},
     )  # fmt: skip
     if compare:
         show(tables.differences(compare_files(recipe, compare, options), [relative(path) for path in compare]))
         show(f"evaluate: written to {relative(options.output / 'compare.json')}")
         return
     predictions = predictions or recipe.outputs / "predictions.jsonl"
-    bars = read_bars(baseline, Layout.of(recipe).names()) if baseline else {}
     step = make_step(recipe, predictions, options)
-    if is_step and not (mlflow or bars) and predictions.exists() and options.gold.exists() and step.done():
+    if is_step and not (mlflow or baseline) and predictions.exists() and options.gold.exists() and step.done():
         show_scores(recipe, json.loads((options.output / "metrics.json").read_text(encoding="utf-8")), "up to date")
         return
-    metrics, estimates = score_files(recipe, predictions, options)
+    metrics, failures = score_files(recipe, predictions, options)
     show_scores(recipe, metrics, f"written to {relative(options.output)}")
     if is_step if mlflow is None else mlflow:
         log_to_mlflow(recipe, metrics)
     if is_step:
         step.record(micro_f1=metrics["micro"]["f1"])
-    failures = scoring.gate(estimates, bars)
     for failure in failures:
         show(f"evaluate: {failure}", style="bold red")
     if failures:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from recipekit import spans
-from recipekit.compare import predicted_values
+from recipekit.extract import predicted_values
 from recipekit.task import Task
 
 # Light enough for black text, far from one another; each mark says its column's name as well.

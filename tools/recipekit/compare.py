@@ -7,18 +7,16 @@ taken: agreeing keys first, then how alike the keys are, then the number of agre
 """
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jmespath
 import jsonschema_rs
 from rapidfuzz.distance import Levenshtein
 from scipy.optimize import linear_sum_assignment
 
 from recipekit import spans
-from recipekit.errors import UserError
+from recipekit.extract import Extractor
 from recipekit.gold import Entity, GoldRow
 from recipekit.normalise import KINDS, Form, agree
 from recipekit.task import Task
@@ -86,21 +84,6 @@ def assign(weights: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if weights[i][j] > 0]
 
 
-def predicted_values(task: Task, output: Any) -> dict[str, list[str]]:
-    """Take every gold column's values out of one answer, whichever entity they belong to.
-
-    Raises:
-        UserError: A column's path leads to an object instead of values.
-    """
-    found = Comparer(task).values(output)
-    flat = {column: [e[column] for e in found[0].get(name, []) if column in e] for name, column in _owners(task)}
-    return {column: found[1].get(column, []) if column not in flat else flat[column] for column in task.gold_columns}
-
-
-def _owners(task: Task) -> list[tuple[str, str]]:
-    return [(spec["entity"], column) for column, spec in task.gold_columns.items() if "entity" in spec]
-
-
 class Comparer:
     """Compares answers with gold as a task.yml says.
 
@@ -109,47 +92,10 @@ class Comparer:
     """
 
     def __init__(self, task: Task) -> None:
-        gold = task.spec["gold"]
-        self.name = task.name
-        self.kinds: dict[str, Callable[[str], Form]] = {c: KINDS[s["compare"]] for c, s in gold["columns"].items()}
-        self.keys = {name: spec["key"] for name, spec in gold.get("entities", {}).items()}
-        self._entities = {name: _getter(spec["path"]) for name, spec in gold.get("entities", {}).items()}
-        paths = {column: (spec.get("entity"), _getter(spec["path"])) for column, spec in gold["columns"].items()}
-        self.columns = {name: {c: get for c, (owner, get) in paths.items() if owner == name} for name in self.keys}
-        self.sets = {column: get for column, (owner, get) in paths.items() if owner is None}
-        self.separator = gold["separator"]
+        self.extractor = Extractor(task)
+        self.kinds: dict[str, Callable[[str], Form]] = {c: KINDS[s["compare"]] for c, s in task.gold_columns.items()}
+        self.keys, self.columns = self.extractor.keys, self.extractor.columns
         self.is_valid = jsonschema_rs.validator_for(task.output_schema).is_valid
-
-    def values(self, output: Any) -> tuple[dict[str, list[Entity]], dict[str, list[str]]]:
-        """Take entities and sets out of an answer, as a gold row has them.
-
-        Raises:
-            UserError: A column's path leads to an object instead of values.
-        """
-        entities = {}
-        for name, get in self._entities.items():
-            objects = get(output) or []
-            if objects:
-                columns = self.columns[name].items()
-                found = [{column: self._texts(column, get(each)) for column, get in columns} for each in objects]
-                filled = [
-                    {column: self.separator.join(texts) for column, texts in each.items() if texts} for each in found
-                ]
-                entities[name] = [each for each in filled if each]
-        sets = {column: self._texts(column, get(output)) for column, get in self.sets.items()}
-        return entities, {column: texts for column, texts in sets.items() if texts}
-
-    def _texts(self, column: str, value: Any) -> list[str]:
-        if value is None or value == "" or value == []:
-            return []
-        if isinstance(value, str):
-            return [text] if (text := value.strip()) else []
-        if isinstance(value, list):
-            return [text for item in value for text in self._texts(column, item)]
-        if isinstance(value, dict):
-            place = f"recipes/{self.name}/task.yml: gold.columns.{column}.path"
-            raise UserError(f"{place}: leads to an object, not to its values")
-        return [str(value)]
 
     def compare(self, gold: GoldRow, output: Any, article: str | None = None) -> Comparison:
         """Compare one answer.
@@ -160,16 +106,16 @@ class Comparer:
             article: Its text; without it no value is told to be hallucinated.
         """
         valid = output is not None and self.is_valid(output)
-        entities, sets = self.values(output) if valid else ({}, {})
+        entities, sets = self.extractor.values(output) if valid else ({}, {})
         slots: list[Slot] = []
         counts = {}
         for name in self.keys:
             if (right := gold.entities.get(name, [])) or name in entities:
                 counts[name] = self._pair(name, right, entities.get(name, []), slots)
-        for column in self.sets:
+        for column in self.extractor.sets:
             if (values := gold.sets.get(column, [])) or column in sets:
                 self._match(column, values, sets.get(column, []), slots)
-        return Comparison([part for slot in slots for part in self._judge(slot, gold, article, valid)], counts, valid)
+        return Comparison([part for slot in slots for part in self._judge(slot, article, valid)], counts, valid)
 
     def _pair(self, name: str, gold: list[Entity], predicted: list[Entity], slots: list[Slot]) -> tuple[int, int, int]:
         if len(gold) > 1:
@@ -184,12 +130,28 @@ class Comparer:
                 self._slot(c, gold[i].get(c), predicted[j].get(c)) for c in columns if c in gold[i] or c in predicted[j]
             ]
             right += all(slot.right for slot in found)
-            slots += found
+            slots += self._anothers(name, found, predicted[j], [g for place, g in enumerate(gold) if place != i])
         for i in set(range(len(gold))) - {i for i, _ in pairs}:
             slots += [Slot(c, gold[i][c], None, 0.0, False) for c in columns if c in gold[i]]
         for j in set(range(len(predicted))) - {j for _, j in pairs}:
-            slots += [Slot(c, None, predicted[j][c], 0.0, False) for c in columns if c in predicted[j]]
+            found = [Slot(c, None, predicted[j][c], 0.0, False) for c in columns if c in predicted[j]]
+            slots += self._anothers(name, found, predicted[j], gold)
         return len(gold), len(predicted), right
+
+    def _anothers(self, name: str, slots: list[Slot], predicted: Entity, others: list[Entity]) -> list[Slot]:
+        """Mark the wrong values that are right for another one of the gold entities."""
+        key = self.keys[name]
+        others = [
+            g for g in others if not (key in g and key in predicted and self._slot(key, g[key], predicted[key]).right)
+        ]
+        return [
+            slot._replace(wrong="wrong person")
+            if slot.predicted is not None
+            and not slot.right
+            and any(self._slot(slot.column, g[slot.column], slot.predicted).right for g in others if slot.column in g)
+            else slot
+            for slot in slots
+        ]
 
     def _order(self, entity: Entity) -> list[Form]:
         return [kind(entity[c]) if c in entity else Form("", "") for c, kind in self.kinds.items()]
@@ -243,7 +205,7 @@ class Comparer:
         detailed = {form.key for form in forms if form.detail} if len(forms) > 1 else ()
         return {form: value for form, value in forms.items() if form.detail or form.key not in detailed}
 
-    def _judge(self, slot: Slot, gold: GoldRow, article: str | None, valid: bool) -> list[Slot]:
+    def _judge(self, slot: Slot, article: str | None, valid: bool) -> list[Slot]:
         """Name what is wrong with a slot; two values that have nothing to do with each other become two slots."""
         if slot.right:
             return [slot]
@@ -251,9 +213,8 @@ class Comparer:
             return [slot._replace(wrong="format")]
         if slot.predicted is None:
             return [slot._replace(wrong="missed")]
-        for name, columns in self.columns.items():
-            if slot.column in columns and self._is_anothers(slot, gold.entities.get(name, [])):
-                return [slot._replace(wrong="wrong person")]
+        if slot.wrong:
+            return [slot]
         if article is not None and not spans.contains(article, slot.predicted):
             return [slot._replace(wrong="hallucinated")]
         if slot.gold is None:
@@ -263,10 +224,6 @@ class Comparer:
         missed = Slot(slot.column, slot.gold, None, 0.0, False, "missed")
         return [missed, slot._replace(gold=None, wrong="spurious")]
 
-    def _is_anothers(self, slot: Slot, entities: list[Entity]) -> bool:
-        values = {entity[slot.column] for entity in entities if slot.column in entity} - {slot.gold}
-        return any(self._slot(slot.column, value, slot.predicted).right for value in values)
-
 
 def _overlap(a: str, b: str, article: str | None) -> bool:
     """Tell whether one value is inside the other, or the two stand in the article at places that overlap."""
@@ -274,15 +231,3 @@ def _overlap(a: str, b: str, article: str | None) -> bool:
         return a in b or b in a
     places = spans.find(article, b)
     return any(start < end and begin < stop for start, stop in spans.find(article, a) for begin, end in places)
-
-
-def _getter(path: str) -> Callable[[Any], Any]:
-    """Compile a JMESPath; a plain key, which most are, is looked up directly."""
-    if path.isidentifier():
-        return lambda value: value.get(path) if isinstance(value, Mapping) else None
-    search = jmespath.compile(path).search
-    head = re.match(r"([A-Za-z_]\w*)\[", path)
-    if head is None:
-        return search
-    # Nothing can be picked out of an empty list, which most articles have, and jmespath takes its time to say so.
-    return lambda value: search(value) if isinstance(value, Mapping) and value.get(head[1]) else None

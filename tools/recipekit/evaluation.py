@@ -39,8 +39,9 @@ class Case(NamedTuple):
 
     @property
     def wrong(self) -> list[Slot]:
-        """What is not right."""
-        return [slot for slot in self.comparison.slots if not slot.right]
+        """What is not right; of an answer that breaks the schema at least that."""
+        wrong = [slot for slot in self.comparison.slots if not slot.right]
+        return wrong or ([] if self.comparison.valid else [Slot("", None, None, 0.0, False, "format")])
 
 
 class Calibration:
@@ -108,7 +109,8 @@ class Evaluation:
         self.examples: dict[tuple[str, str], list[Case]] = defaultdict(list)
         self.calibration = Calibration()
         self.near: dict[str, float] = defaultdict(float)  # column -> likeness of wrong pairs, in all
-        self._worst: list[tuple[int, Any, Case]] = []
+        self._worst: list[tuple[int, _Reversed, int, Case]] = []
+        self._number = 0
 
     def add(self, gold: GoldRow, prediction: dict[str, Any], row: dict[str, Any] | None) -> list[dict[str, Any]]:
         """Score one article; returns its errors as errors.jsonl has them.
@@ -129,7 +131,7 @@ class Evaluation:
         mean, tokens = prediction.get("mean_logprob"), prediction.get("tokens")
         if isinstance(mean, int | float) and isinstance(tokens, int) and math.isfinite(mean):
             self.calibration.add(math.exp(min(mean * tokens, 0)), right)
-        if all(slot.right for slot in comparison.slots):
+        if right:
             return []
         return self._errors(Case(gold.id, article, comparison, prediction))
 
@@ -143,7 +145,9 @@ class Evaluation:
             if "key" in group:
                 if row is not None and row.get(group["key"]) is not None:
                     yield name, str(row[group["key"]])
-            elif not (self.redact and self._is_name(group["column"])) and (value := _first(gold, group["column"])):
+            elif self.redact and self._is_name(group["column"]):
+                continue
+            elif value := _first(gold, group["column"]):
                 yield name, self.comparer.kinds[group["column"]](value).key
 
     def _is_name(self, column: str) -> bool:
@@ -159,12 +163,15 @@ class Evaluation:
         if self.redact:
             case = self.redact(case)
         for slot in case.wrong:
+            if not slot.column:
+                continue
             self.classes[slot.column][slot.wrong] += 1
             self.near[slot.column] += slot.alike
             examples = self.examples[slot.wrong, slot.column]
             if len(examples) < EXAMPLES and case.id not in {each.id for each in examples}:
                 examples.append(case)
-        entry = (len(case.wrong), _Reversed(case.id), case)
+        self._number += 1  # so that no two entries are equal
+        entry = (len(case.wrong), _Reversed(case.id), self._number, case)
         if len(self._worst) < WORST:
             heapq.heappush(self._worst, entry)
         elif entry > self._worst[0]:
@@ -180,7 +187,7 @@ class Evaluation:
     @property
     def worst(self) -> list[Case]:
         """The articles with most errors, worst first."""
-        return [case for _, _, case in sorted(self._worst, reverse=True)]
+        return [case for *_, case in sorted(self._worst, reverse=True)]
 
     def estimates(self, resamples: int, seed: int) -> dict[str, Estimate]:
         """Estimate every metric with its interval."""

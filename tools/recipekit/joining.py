@@ -102,9 +102,11 @@ def join(
                 if all(name in others for others in waiting):
                     row, *rest = (others.pop(name) for others in waiting)
                     yield row, [found for _, found in rest[: len(predictions)]], rest[-1] if articles else None
-    if problems or twice or any(waiting[: 1 + len(predictions)]):
+    if problems or twice or any(waiting):
         repeated = [problem for path in predictions for problem in _repeated(path)]
+        repeated += inputs.read_articles(articles)[1] if articles and not problems else []
         problems = problems + repeated or _unpaired(task, gold.path, predictions, articles, waiting)
+    if problems:  # articles without gold may be left
         raise UserError(problems)
 
 
@@ -118,15 +120,16 @@ def check_test_set(task: Task) -> GoldFile:
     gold = GoldFile(task, paths[0])
     found: list[dict[str, int]] = [{}, {}]
     problems: list[str] = []
-    rows: tuple[Iterator[tuple[str, int]], ...] = (
-        ((row.id, row.line) for row in gold),
-        ((name, line) for line, (name, _) in enumerate(read_articles(paths[1]), 1)),
-    )
-    for own, stream in zip(found, rows, strict=True):
-        try:
-            own.update(stream)
-        except UserError as error:
-            problems += error.problems
+    try:
+        found[0].update((row.id, row.line) for row in gold)
+    except UserError as error:
+        problems += error.problems
+    try:
+        articles, bad = inputs.read_articles(paths[1])
+        found[1].update((article.id, int(article.place.rpartition(":")[2])) for article in articles)
+        problems += bad
+    except UserError as error:
+        problems += error.problems
     for here, there in ((0, 1), (1, 0)) if not problems else ():
         if alone := [name for name in found[here] if name not in found[there]]:
             place = f"{relative(paths[here])}:{found[here][alone[0]]}"

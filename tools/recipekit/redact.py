@@ -30,6 +30,7 @@ from recipekit.evaluation import Case
 from recipekit.spans import fold
 from recipekit.task import Task
 
+WITHHELD = "…（形式不正の回答は伏せています / broken answers are withheld）"
 MASK = "\0"  # over names that are known already
 ROLES = "容疑者|被疑者|被告人|被告|受刑者|死刑囚|服役囚"
 HONORIFICS = "(?<!たく)(?<!みな)さん|(?<![ぁ-ゖ])ちゃん|ちゃん(?!と)|くん(?![だでじ])|さま(?!ざ)"
@@ -80,6 +81,8 @@ def redact(task: Task) -> Callable[[Case], Case]:
         article = names.read(case.article) if case.article is not None else None
         slots = [_slot(slot, names.whole if slot.column in columns else names.hide) for slot in slots]
         prediction = {key: value if key == "id" else names.walk(value, key) for key, value in case.prediction.items()}
+        if not case.comparison.valid:  # names may stand anywhere in it
+            prediction |= {key: WITHHELD for key in ("raw", "output") if prediction.get(key) is not None}
         return Case(case.id, article, case.comparison._replace(slots=slots), prediction)
 
     return redacted

@@ -6,14 +6,13 @@ All numbers are those of metrics.json; texts of articles and answers are escaped
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
-from recipekit import plots, spans, tables
+from recipekit import plots, scoring, spans, tables
 from recipekit.compare import CLASSES, Slot
 from recipekit.evaluation import Case, Evaluation
 from recipekit.task import Task
@@ -82,7 +81,7 @@ def render(task: Task, evaluation: Evaluation, metrics: dict[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= {"percent": tables.percent, "answer": _answer}
     environment.tests["scored"] = _has_positives
-    environment.globals["bounds"] = partial(_bounds, level=metrics["bootstrap"]["level"])
+    environment.globals["bounds"] = _bounds
     rows = dict(tables.named_scores(metrics))
     html = environment.get_template("report.html.j2").render(
         task=task,
@@ -113,14 +112,14 @@ def _plots(rows: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Mar
     return {name: Markup(svg) for name, svg in found.items()}
 
 
-def _bounds(value: float | None, interval: Sequence[float] | None, number: int | None, level: float) -> str:
+def _bounds(value: float | None, interval: Sequence[float] | None, number: int | None) -> str:
     """Write how sure a rate is: its interval, or where all or none of a number are right, which rate that allows.
 
     Resampling always gives 0 of 10 as 0 of 10; but a true rate of up to 26% gives none in 5% of the cases.
     """
     if value in (0, 1) and number:
-        lowest = (1 - level) ** (1 / number)
-        return f"≥ {100 * lowest:.1f}" if value else f"≤ {100 * (1 - lowest):.1f}"
+        low, high = scoring.allowed(value, number)
+        return f"≥ {100 * low:.1f}" if value else f"≤ {100 * high:.1f}"
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}" if interval else ""
 
 
@@ -232,4 +231,9 @@ def _piece(text: str, labels: Sequence[str]) -> Piece:
 def _answer(prediction: Mapping[str, Any]) -> str:
     """Return what the model wrote; where the row does not have it, the answer read from it."""
     raw = prediction.get("raw")
-    return raw if isinstance(raw, str) else json.dumps(prediction["output"], ensure_ascii=False, indent=2)
+    if isinstance(raw, str):
+        return raw
+    try:
+        return json.dumps(prediction["output"], ensure_ascii=False, indent=2)
+    except RecursionError:
+        return "…"

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from recipekit import ROOT
+from recipekit.errors import UserError
 
 LARGE = 256 * 2**20  # bytes
 
@@ -47,17 +48,25 @@ def relative(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all: temporary name, fsync, rename once the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all: temporary name, fsync, rename once the block ends well.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        what = f"cannot be written, {error.strerror or error}"
+        raise UserError(f"{relative(path)}: {what}; make room there, or name another place") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ mean; elsewhere precision, recall and F1 of nothing are 0, as in scikit-learn; a
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +116,17 @@ class Layout:
         flags = ("articles", "negatives", "false_positives", "valid", "exact")
         return named | {name: int(sums[self.flags + i]) for i, name in enumerate(flags)}
 
+    def numbers(self, sums: Array) -> dict[str, int]:
+        """Tell for each metric but the macro means of how many values or articles it is a share."""
+        counts = self.counts(sums)
+        owners = [*(f"fields.{n}" for n in self.columns), *(f"entities.{n}" for n in self.entities), "micro"]
+        found = {"false_positive_rate": counts["negatives"]}
+        found |= dict.fromkeys(("valid_json_rate", "exact_match_rate"), counts["articles"])
+        for name in owners:
+            tp, fp, fn = (counts[f"{name}.{key}"] for key in ("tp", "fp", "fn"))
+            found |= {f"{name}.precision": tp + fp, f"{name}.recall": tp + fn, f"{name}.f1": tp + fp + fn}
+        return found
+
 
 def prf(tp: Array, fp: Array, fn: Array) -> dict[str, Array]:
     """Return precision, recall and F1; 0 where only one side is empty, nan where both are."""
@@ -159,6 +170,23 @@ class Tally:
             drawn = random.multinomial(numbers.sum(), numbers / numbers.sum(), size=min(step, resamples - start))
             yield drawn @ vectors
 
+    def swap(self, resamples: int, seed: int) -> Iterator[Array]:
+        """Exchange the two halves of vectors, an article's with a probability of one half, again and again.
+
+        Yields:
+            Sums over the articles, float of shape [some of the resamples, size].
+        """
+        ordered = sorted(self.vectors)
+        vectors = np.array(ordered, dtype=float)
+        half = vectors.shape[1] // 2
+        turn = np.hstack([vectors[:, half:], vectors[:, :half]]) - vectors
+        numbers = np.array([self.vectors[vector] for vector in ordered])
+        random = np.random.default_rng(seed)
+        step = max(1, CHUNK // len(ordered))
+        for start in range(0, resamples, step):
+            turned = random.binomial(numbers, 0.5, size=(min(step, resamples - start), len(ordered)))
+            yield numbers @ vectors + turned @ turn
+
 
 def estimate(layout: Layout, tally: Tally, resamples: int, seed: int) -> dict[str, Estimate]:
     """Estimate every metric with its percentile interval.
@@ -187,81 +215,7 @@ def interval(draws: Array) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-class Difference(NamedTuple):
-    """How a metric differs between two prediction files, b - a.
-
-    Attributes:
-        a: The metric of the first file.
-        b: The metric of the second.
-        difference: b - a.
-        low: Lower bound of the difference.
-        high: Upper bound of the difference.
-        p: Two-sided p-value: how often resampling turns the difference round.
-    """
-
-    a: float
-    b: float
-    difference: float
-    low: float
-    high: float
-    p: float
-
-    @property
-    def is_real(self) -> bool:
-        """Tell whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-
-def compare(layout: Layout, pairs: Tally, resamples: int, seed: int) -> dict[str, Difference]:
-    """Compare two prediction files on the same articles: a paired bootstrap.
-
-    Args:
-        layout: What the vectors count.
-        pairs: Vectors of both files one after the other, an article an entry.
-        resamples: How often articles are drawn anew, the same ones for both files.
-        seed: Of the draws.
-
-    Returns:
-        Metric's dotted name -> difference; metrics that either file lacks are left out.
-    """
-    half = layout.size
-    sums = pairs.sums()
-    a, b = layout.metrics(sums[:half]), layout.metrics(sums[half:])
-    parts = [(layout.metrics(s[:, :half]), layout.metrics(s[:, half:])) for s in pairs.resample(resamples, seed)]
-    found = {}
-    for name in a:
-        draws = np.concatenate([second[name] - first[name] for first, second in parts])
-        draws = draws[~np.isnan(draws)]
-        low, high = interval(draws)
-        if low is None or high is None or np.isnan(a[name]) or np.isnan(b[name]):
-            continue
-        tail = min((draws <= 0).sum(), (draws >= 0).sum())
-        p = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
-        found[name] = Difference(float(a[name]), float(b[name]), float(b[name] - a[name]), low, high, p)
-    return found
-
-
-def lower_is_better(metric: str) -> bool:
-    """Tell whether less of a metric is better."""
-    return metric == "false_positive_rate"
-
-
-def gate(metrics: Mapping[str, Estimate], bars: Mapping[str, float]) -> list[str]:
-    """Say which metrics miss their bar by more than their interval.
-
-    Args:
-        metrics: From `estimate`.
-        bars: Metric's dotted name -> least value, or greatest where less is better; every name is in metrics.
-
-    Returns:
-        One line each; a metric that has no value misses its bar.
-    """
-    failures = []
-    for name, bar in bars.items():
-        value, low, high = metrics[name]
-        side, bound = ("above", low) if lower_is_better(name) else ("below", high)
-        if value is None or low is None or high is None:
-            failures.append(f"{name}: nothing to score, bar {bar}")
-        elif bound is not None and (bound > bar if lower_is_better(name) else bound < bar):
-            failures.append(f"{name}: {value:.3f} [{low:.3f}, {high:.3f}] is {side} its bar {bar}")
-    return failures
+def allowed(value: float, number: int) -> tuple[float, float]:
+    """Return the true rates that still give none (value 0) or all (1) of a number of cases, in 5% of all samples."""
+    least = (1 - LEVEL) ** (1 / number)
+    return (least, 1.0) if value else (0.0, 1 - least)

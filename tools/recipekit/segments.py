@@ -53,7 +53,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with path.open("rb") as stream:
             for line, text in enumerate(stream, 1):
                 try:
-                    row = orjson.loads(text)
+                    row = orjson.loads(text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text)
                 except orjson.JSONDecodeError as error:
                     problems.append(f"{relative(path)}:{line}: not valid JSON: {error}; mend or remove the line")
                     continue
@@ -63,6 +63,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     problems.append(f"{relative(path)}:{line}: expected a JSON object, found {type(row).__name__}")
     except FileNotFoundError:
         raise UserError(f"{relative(path)}: no such file; make it with the step before, or check the name") from None
+    except OSError as error:
+        raise UserError(f"{relative(path)}: {error.strerror}; expected a JSONL file that can be read") from None
     if line == 0:
         problems.append(f"{relative(path)}: the file is empty; expected one JSON object a line")
     if problems:

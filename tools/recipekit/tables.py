@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from recipekit.scoring import Difference
+from recipekit.release import Difference
 
 
 def percent(value: float | None) -> str:

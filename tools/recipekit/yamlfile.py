@@ -30,6 +30,10 @@ def load(path: Path) -> tuple[dict[str, Any], Lines]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}; mend the line") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a YAML file that can be read") from None
+    except (yaml.YAMLError, ValueError) as error:  # characters that YAML does not allow, dates that are none
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}; mend it") from None
     if not isinstance(data, dict) or node is None:
         raise UserError(f"{path}:1: expected a mapping of keys to values, found {type(data).__name__}")
     lines: Lines = {}
