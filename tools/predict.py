@@ -93,7 +93,7 @@ def read_partial(path: Path, run: str) -> dict[str, Row]:
     return rows
 
 
-def inputs(task: Task, options: Options) -> dict[str, Any]:
+def inputs(task: Task, options: Options, articles: list[Article]) -> dict[str, Any]:
     """All that predictions depend on."""
     code = [Path(__file__), *(Path(predictor.__file__).with_name(f"{name}.py") for name in CODE)]
     adapter = {name: options.adapter / name for name in models.ADAPTER_FILES} if options.adapter else {}
@@ -104,7 +104,7 @@ def inputs(task: Task, options: Options) -> dict[str, Any]:
         "model": options.model,
         "output_schema": orjson.dumps(task.output_schema).decode(),  # the order of its keys counts
         "predict": task.spec.get("predict"),
-        "input": options.input,
+        "input": [[article.id, article.body] for article in articles],
         "constrain": options.constrain,
         "server": [options.server, options.served_model, options.prompt_as],
     }
@@ -123,9 +123,18 @@ def predict(task: Task, options: Options, articles: list[Article], run: str) -> 
         options: Model, output and so on.
         articles: From `read_articles`.
         run: Digest of all that predictions depend on; rows of a stopped run count only where it is the same.
+
+    Raises:
+        UserError: Nothing can be written to options.output.
     """
-    partial = options.output.with_name(options.output.name + ".partial")
-    rows = read_partial(partial, run)
+    place = f"--output: {relative(options.output)}"
+    try:
+        if options.output.exists() and not options.output.is_file():
+            raise UserError(f"{place} is a folder or device; name a JSONL file")
+        partial = options.output.with_name(options.output.name + ".partial")
+        rows = read_partial(partial, run)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written ({error.strerror}: {error.filename}); name another file") from None
     missing = [article for article in articles if article.id not in rows]
     if rows:
         show(f"predict: {len(articles) - len(missing)} of {len(articles)} are done, going on")
@@ -186,12 +195,12 @@ def command(
         server, served_model, prompt_as, concurrency,
     )  # fmt: skip
     predictor.check(it, options.model, adapter)
-    articles = articles_of(options, skip_bad)[:limit]
-    step = Step(it.outputs, "predict", inputs(it, options), [options.output])
+    articles = articles_of(options, skip_bad)
+    step = Step(it.outputs, "predict", inputs(it, options, articles), [options.output])
     if usual and step.done():
         show("predict: up to date")
         return
-    rows = predict(it, options, articles, runs.digest(step.input_digests()))
+    rows = predict(it, options, articles[:limit], runs.digest(step.input_digests()))
     good = sum(row["valid"] for row in rows)
     show(f"predict: {len(rows)} articles, {good} with valid JSON -> {relative(options.output)}")
     if usual:
