@@ -127,7 +127,7 @@ def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
     for file in sorted(file for file in path.iterdir() if file.suffix == ".txt" and not file.is_dir()):
         place = os.fsencode(relative(file)).decode(errors="backslashreplace")
         if _not_utf8(os.fsencode(file.name)):
-            yield place, Problem("the name is not UTF-8; rename it, or unpack its archive with the names' encoding")
+            yield place, Problem("the name is not UTF-8; rename it, or unpack its archive anew (unzip -O cp932)")
             continue
         try:
             content = file.read_bytes()
