@@ -1,5 +1,8 @@
 import csv
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +61,12 @@ def test_every_form_gives_the_same_articles(tmp_path, name, make, lines):
         ("x.jsonl", b'{"id": "a", "body": " \\n"}\n', ["x.jsonl:1: 'body': expected text"]),
         ("x.jsonl", '{"id": "a", "body": "記事"}\n'.encode("cp932"), ["x.jsonl:1: not UTF-8, at byte 22"]),
         ("x.csv", "id,body\na,b\nb,記事\n".encode("cp932"), ["x.csv:3: not UTF-8, at byte 3"]),
+        (
+            "x.jsonl",
+            b'{"id": "a", "body": "\\ud800"}\n{"id": "\xed\xa0\x80"}',
+            ["x.jsonl:1: not valid", "x.jsonl:2: not UTF-8"],
+        ),
+        ("x.csv", b"id,body\n\xed\xa0\x80,b\n", ["x.csv:2: not UTF-8, at byte 1"]),
         ("x.csv", b"name,text\na,b\n", ["x.csv:1: no column id and body; the columns are name, text"]),
         ("x.csv", b"id,body\na,b,c\nb\n,c\n", ["x.csv:2: more cells", "x.csv:3: 'body'", "x.csv:4: 'id'"]),
         ("x.csv", b'id,body\na,"b\n', ["x.csv:2: not valid CSV: unexpected end of data"]),
@@ -81,6 +90,33 @@ def test_text_files_in_another_encoding_and_empty_ones_are_named(tmp_path):
     (tmp_path / "c.md").write_text("no article")
     problems = read_articles(tmp_path)[1]
     assert [p.split(": ")[0].rsplit("/")[-1] for p in problems] == ["a.txt:1", "b.txt:1"]
+
+
+def test_files_with_a_bad_name_or_that_cannot_be_read_are_named_and_folders_are_none(tmp_path):
+    as_folder(folder := tmp_path / os.fsdecode("記事".encode("cp932")), [{"id": "D", "body": "山。"}])
+    (folder / "A.txt").mkdir()
+    (folder / os.fsdecode("B記事.txt".encode("cp932"))).write_text("海。", encoding="utf-8")
+    (folder / "C.txt").symlink_to("nowhere")
+    articles, problems = read_articles(folder)
+    place = f"{tmp_path}/\\x8bL\\x8e\\x96/"
+    expected = [place + "B\\x8bL\\x8e\\x96.txt: the name is not UTF-8", place + "C.txt: cannot be read (No such file"]
+    assert [problem[: len(words)] for problem, words in zip(problems, expected, strict=True)] == expected
+    assert [(one.id, one.body, one.place) for one in articles] == [("D", "山。", place + "D.txt:1")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a"])
+def test_an_input_that_cannot_be_read(tmp_path, monkeypatch, name):
+    as_folder(tmp_path / "a", [{"id": "A", "body": "山。"}])
+    write(tmp_path / "a.jsonl", [{"id": "A", "body": "山。"}])
+    as_csv(tmp_path / "a.csv", [{"id": "A", "body": "山。"}])
+
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for method in ("open", "iterdir"):
+        monkeypatch.setattr(Path, method, refused)
+    with pytest.raises(UserError, match=rf"{name}: cannot be read \(Permission denied\)"):
+        read_articles(tmp_path / name)
 
 
 def test_nothing_there(tmp_path):
@@ -114,6 +150,12 @@ def test_a_folder_is_predicted_and_counts_by_its_content(small_task, base, tmp_p
     some = options(small_task, base, input=tmp_path / "articles")
     assert [row["id"] for row in run(small_task, some)] == ["A", "B"]
     assert json.loads(some.output.read_text(encoding="utf-8").splitlines()[1])["id"] == "B"
-    before = digest(predict.inputs(small_task, some)["input"])
-    (tmp_path / "articles" / "A.txt").write_text("山。", encoding="utf-8")
-    assert digest(predict.inputs(small_task, some)["input"]) != before
+
+    def counts():
+        return digest(predict.inputs(small_task, some, read_articles(some.input)[0])["input"])
+
+    before = counts()
+    (some.input / os.fsdecode(b"\x8b.jpg")).write_bytes(b"no article")
+    assert counts() == before
+    (some.input / "A.txt").write_text("山。", encoding="utf-8")
+    assert counts() != before

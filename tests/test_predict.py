@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_partial_file_of_another_run_is_not_used(tmp_path):
 
 def test_run_depends_on_model_prompt_schema_and_input(small_task, base, tmp_path):
     def digests():
-        return predict.runs.digest({k: predict.runs.digest(v) for k, v in predict.inputs(small_task, some).items()})
+        found = predict.inputs(small_task, some, read_articles(some.input)[0])
+        return predict.runs.digest({k: predict.runs.digest(v) for k, v in found.items()})
 
     other = tiny_base(tmp_path / "other", seed=1)
     some = options(small_task, base)
@@ -137,6 +139,31 @@ def test_command_line_errors_are_one_line_and_exit_2(tmp_path, arguments, messag
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("folder", "is a folder or device"),
+        ("pipe", "is a folder or device"),
+        ("file/p.jsonl", "cannot be written, File exists"),
+        ("file/x/p.jsonl", "cannot be written, Not a directory"),
+        ("/proc/x", "cannot be written, No such file"),
+        ("p" * 250, "cannot be written, File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    small_task, tmp_path, monkeypatch, output, message
+):
+    monkeypatch.setattr(predict, "load", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        run(small_task, options(small_task, None, output=tmp_path / output))
+    assert str(error.value).startswith(str(tmp_path / output)) and message in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_prompt_changed_since_training_stops_prediction(small_task):

@@ -4,13 +4,14 @@ import re
 import orjson
 import pytest
 
+from answers import answer, gold, person
 from recipekit.evaluation import Case, Evaluation
 from recipekit.redact import redact
 from recipekit.task import Task, load_task
-from scored import answer, gold, predicted, report_of
+from scored import predicted, report_of
 
 HAWKS = load_task("hawks")
-HIROSE = {"name": "広瀬好孝", "age": "45", "act": "窃盗", "affiliation": "わかば産業", "position": "社長"}
+HIROSE = person("広瀬好孝", age="45", act="窃盗", affiliation="わかば産業", position="社長")
 ARTICLE = (
     "桂署は3日、わかば産業社長の広瀬好孝（ひろせ・よしたか）容疑者（４５）を窃盗の疑いで逮捕した。"
     "広瀬容疑者は大森花子さん(38)の財布を盗んだ疑い。大森さんは「怖い」と話した。"
@@ -19,15 +20,15 @@ ARTICLE = (
 
 def redacted(article, right=None, output=None, raw=None):
     """Show an article of hawks without names."""
-    right = right or gold("A")
+    right = right or gold()
     row = predicted("A", output or answer())
     comparison = Evaluation(HAWKS).comparer.compare(right, row["output"], article)
     return redact(HAWKS)(Case("A", article, comparison, row | ({"raw": raw} if raw else {})))
 
 
 def test_a_person_has_one_number_in_article_slots_and_answer():
-    wrong = answer([HIROSE | {"name": "広瀬", "affiliation": ""}, {"name": "大森 花子", "is_offender": False}])
-    case = redacted(ARTICLE, gold("A", [HIROSE], police=["桂署"]), wrong)
+    wrong = answer(HIROSE | {"name": "広瀬", "affiliation": ""}, person("大森 花子", is_offender=False))
+    case = redacted(ARTICLE, gold(HIROSE, police=["桂署"]), wrong)
     numbers = dict(re.findall(r"(人物\d)(容疑者|さん)", case.article))
     assert case.article == (
         "桂署は3日、わかば産業社長の人物1（人物1）容疑者（４５）を窃盗の疑いで逮捕した。"
@@ -73,22 +74,24 @@ def test_hidden_text_is_bounded():
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "shown"),
     [
-        '{"persons": [{"name": "長谷川\\u5065\\u592a", "age": "3", "act": "\\u7a83\\u76d7"}, {"name": "陳',
-        '{"persons": [{"name": ["長谷川健太", "陳"], "act": "窃盗"}, {"nam',
-        '{"persons": ["長谷川健太", "陳"], "act": "窃盗"',
-        '{"name" : "長谷川\\"健太", "act": "窃盗 陳',
-        "長谷川健太は窃盗 陳",
+        (
+            '{"persons": [{"name": "長谷川\\u5065\\u592a", "age": "3", "act": "\\u7a83\\u76d7"}, {"name": "陳',
+            '{"persons": [{"name": "人物1", "age": "3", "act": "窃盗"}, {"name": "人物2',
+        ),
+        (
+            '{"persons": [{"name": ["長谷川健太", "陳"], "act": "窃盗"}, {"nam',
+            '{"persons": [{"name": ["人物1", "人物2"], "act": "窃盗"}, {"nam',
+        ),
+        ('{"persons": ["長谷川健太", "陳"], "act": "窃盗"', '{"persons": ["人物1", "人物2"], "act": "窃盗"'),
+        ('{"name" : "長谷川\\"健太", "act": "窃盗 陳', '{"name" : "人物3"人物1", "act": "窃盗 陳'),
+        ("長谷川健太は窃盗 陳", "人物1は窃盗 陳"),  # one character in running text is no name
     ],
 )
-def test_raw_answers_broken_off_and_escaped(raw):
-    right = gold("A", [{"name": "長谷川健太", "act": "窃盗"}, {"name": "陳"}])
-    case = redacted("", right, raw=raw)
-    shown = case.prediction["raw"]
-    assert "長谷川" not in shown and "健太" not in shown and "窃盗" in shown and "人物1" in shown
-    assert "陳" not in shown or not raw.startswith('{"persons"')
-    assert '"persons": [{"name": "人物1", "age": "3"' in shown or "age" not in raw
+def test_raw_answers_broken_off_and_escaped(raw, shown):
+    right = gold(person("長谷川健太", act="窃盗"), person("陳"))
+    assert redacted("", right, raw=raw).prediction["raw"] == shown
 
 
 @pytest.mark.parametrize("name", ["長谷川健太", "\\u9577\\u8c37\\u5ddd\\u5065\\u592a"])
@@ -98,17 +101,17 @@ def test_names_only_in_a_broken_answer_are_hidden_in_the_article(name):
 
 
 def test_answered_names_in_every_width_and_of_every_length():
-    assert redacted("Johnsonと、Ｊｏｈｎｓｏｎ", output=answer([{"name": "Johnson"}])).article == "人物1と、人物1"
-    brothers = answer([{"name": "広瀬"}, {"name": "広瀬好孝"}, {"name": "広瀬一郎"}])
+    assert redacted("Johnsonと、Ｊｏｈｎｓｏｎ", output=answer(person("Johnson"))).article == "人物1と、人物1"
+    brothers = answer(person("広瀬"), person("広瀬好孝"), person("広瀬一郎"))
     assert set(redacted("広瀬好孝、広瀬一郎", output=brothers).article.split("、")) == {"人物1", "人物2"}
-    case = redacted("大森花子（おおみさきもり）さん", output=answer([{"name": "みさき"}]))
+    case = redacted("大森花子（おおみさきもり）さん", output=answer(person("みさき")))
     assert case.article == "人物2（人物2）さん"
-    [slot] = redacted("", gold("A", [{"name": "陳"}])).comparison.slots
+    [slot] = redacted("", gold(person("陳"))).comparison.slots
     assert slot.gold == "人物1", "even of one character"
 
 
 def test_gold_values_of_other_columns_stay():
-    right = gold("A", [{"name": "広瀬好孝", "affiliation": "桂浜工務店"}])
+    right = gold(person("広瀬好孝", affiliation="桂浜工務店"))
     assert redacted("桂浜工務店社長の広瀬好孝被告", right).article == "桂浜工務店社長の人物1被告"
     assert redacted("桂浜工務店社長の広瀬好孝被告").article == "人物2社長の人物1被告"
 
@@ -129,7 +132,7 @@ def test_other_paths_and_tasks():
         (task("names"), "大森花子"),
         (task("@", "names[]"), "大森花子"),
     ):
-        comparison = Evaluation(one).comparer.compare(gold("A"), {})
+        comparison = Evaluation(one).comparer.compare(gold(), {})
         case = redact(one)(Case("A", "桂市の長谷川健太と大森花子", comparison, predicted("A", output)))
         assert hidden not in case.article + json.dumps(case.prediction, ensure_ascii=False)
         assert "桂市" in case.article and case.prediction["output"]["role"] == "桂"
@@ -149,17 +152,17 @@ def shown_articles():
             f"桂署は{name}容疑者(4{i})を逮捕した。{surname}容疑者は{victim}さん（３{i}）を殴った。{victim[:2]}さんは軽傷。"
             f"目撃した{other}（2{i}歳）は驚いた。{other}によると{name}が逃げた。"
         )
-        person = {"name": name, "age": f"4{i}", "act": "傷害"}
+        offender = person(name, age=f"4{i}", act="傷害")
         outputs = [
-            answer([person | {"age": "99"}, {"name": other, "is_offender": False}], police=["海署"]),
-            answer([{"name": victim, "act": "傷害", "affiliation": name}], [other]),
-            answer([person | {"name": name[:2]}]),
+            answer(offender | {"age": "99"}, person(other, is_offender=False), police=["海署"]),
+            answer(person(victim, act="傷害", affiliation=name), places=[other]),
+            answer(offender | {"name": name[:2]}),
         ]
         for n, output in enumerate(outputs):
-            right = gold(f"A{i}-{n}", [person], police=["桂署"])
+            right = gold(offender, police=["桂署"], id=f"A{i}-{n}")
             yield right, predicted(right.id, output), article
         raw = json.dumps(outputs[0], ensure_ascii=n % 2 == 0)[:200]
-        yield gold(f"A{i}-bad", [person]), {"id": f"A{i}-bad", "output": None, "raw": raw}, article
+        yield gold(offender, id=f"A{i}-bad"), {"id": f"A{i}-bad", "output": None, "raw": raw}, article
 
 
 def test_no_name_is_in_the_report_or_the_errors():
@@ -188,7 +191,7 @@ def test_marks_still_stand_in_redacted_articles():
 
 
 def test_broken_answers_are_withheld():
-    right, article = gold("A", [{"name": "甲野一郎"}]), "桂市で綾小路麗子が見た。"
+    right, article = gold(person("甲野一郎")), "桂市で綾小路麗子が見た。"
     for prediction in (
         {"raw": "名前は綾小路麗子です", "output": None},
         {"raw": None, "output": {"氏名": "綾小路麗子"}},

@@ -6,15 +6,16 @@ from html.parser import HTMLParser
 
 import pytest
 
+from answers import answer, gold, person
 from recipekit.compare import CLASSES
 from recipekit.evaluation import EXAMPLES, GROUPS
 from recipekit.gold import GoldRow
 from recipekit.task import Task, load_task
-from scored import answer, gold, predicted, report_of
+from scored import predicted, report_of
 
 HAWKS = load_task("hawks")
 EVIL = '<script>alert("1")</script>&'
-KITA = {"name": "北原英俊", "age": "50", "address": "佐倉野町2丁目", "act": "窃盗"}
+KITA = person("北原英俊", age="50", address="佐倉野町2丁目", act="窃盗")
 ARTICLE = "北署は50日、佐倉野町2丁目の北原英俊容疑者(50)を佐倉野町で窃盗の疑いで逮捕した。現場は桂市の公園。"
 
 
@@ -66,15 +67,19 @@ def percent(value):
 
 def mixed():
     """Every class of error, right articles, negatives with and without a false positive."""
-    two = [KITA, {"name": "貝塚尚人", "age": "64"}]
+    two = [KITA, person("貝塚尚人", age="64")]
     both = "北原英俊容疑者(50)と貝塚尚人容疑者(64)を逮捕した。佐倉野町2丁目。窃盗。"
-    yield gold("A1", [KITA], ["桂市"], ["北署"]), answer([KITA], ["桂市"], ["北署"]), ARTICLE
-    yield gold("A2", [KITA], ["桂市"], ["北署"]), answer([KITA | {"address": "佐倉野町"}], ["海市"]), ARTICLE
-    yield gold("A3", two), answer([two[0] | {"age": "64"}, two[1] | {"age": "50"}]), both
-    yield gold("A4", [KITA], ["桂市"]), None, ARTICLE
-    yield gold("A5"), answer(police=["北署"]), ARTICLE
+    yield gold(KITA, places=["桂市"], police=["北署"], id="A1"), answer(KITA, places=["桂市"], police=["北署"]), ARTICLE
+    yield (
+        gold(KITA, places=["桂市"], police=["北署"], id="A2"),
+        answer(KITA | {"address": "佐倉野町"}, places=["海市"]),
+        ARTICLE,
+    )
+    yield gold(*two, id="A3"), answer(two[0] | {"age": "64"}, two[1] | {"age": "50"}), both
+    yield gold(KITA, places=["桂市"], id="A4"), None, ARTICLE
+    yield gold(id="A5"), answer(police=["北署"]), ARTICLE
     for i in range(6, 26):
-        yield gold(f"A{i}"), answer(), f"花火大会{i}。"
+        yield gold(id=f"A{i}"), answer(), f"花火大会{i}。"
 
 
 def rows(**more):
@@ -141,7 +146,7 @@ def test_values_are_marked_where_they_stand():
 
 def test_overlapping_values_leave_the_article_whole():
     article = "佐倉野町佐倉野町2丁目と2丁目で"
-    right = gold("A", places=["佐倉野町2丁目", "野町佐倉"])
+    right = gold(places=["佐倉野町2丁目", "野町佐倉"])
     html, _, _ = report_of(HAWKS, [(right, predicted("A", answer(places=["2丁目", "佐倉野町"])), article)])
     for box in re.findall(r'<div class="article".*?</div>', html, re.S):
         assert re.sub(r"<[^>]+>", "", box) == article
@@ -150,8 +155,8 @@ def test_overlapping_values_leave_the_article_whole():
 
 def test_texts_are_escaped_and_written_whatever_they_hold():
     strange = f"{EVIL}\x00\x0b\x1b\x9f\ud800\ufffe\r\n終"
-    right = gold(f"A{EVIL}", [{"name": f"北原{EVIL}", "address": strange}], [EVIL])
-    output = answer([{"name": EVIL, "act": EVIL}], police=[EVIL])
+    right = gold(person(f"北原{EVIL}", address=strange), places=[EVIL], id=f"A{EVIL}")
+    output = answer(person(EVIL, act=EVIL), police=[EVIL])
     data = {"predictions": EVIL, "gold": EVIL, "gold_sha256": EVIL, "bundled_sample": True}
     row = {"id": right.id, "output": output, "raw": strange, "windows": EVIL}
     html, _, errors = report_of(HAWKS, [(right, row, f"北原{EVIL}{strange}")], data=data)
@@ -184,7 +189,7 @@ def test_without_articles_and_probabilities():
 
 @pytest.mark.parametrize("output", [answer(), None])
 def test_with_nothing_to_score(output):
-    html, metrics, errors = report_of(HAWKS, [(gold("A"), {"id": "A", "output": output}, "花火大会。")])
+    html, metrics, errors = report_of(HAWKS, [(gold(), {"id": "A", "output": output}, "花火大会。")])
     page = Page(html)
     assert metrics["micro"]["f1"] is None and [error["class"] for error in errors] == ([] if output else ["format"])
     assert page.rows["scores"]["micro"][1] == "-" and "誤りはありません" in html
@@ -192,15 +197,15 @@ def test_with_nothing_to_score(output):
 
 
 def test_with_no_negatives_and_all_invalid():
-    right = gold("A", [KITA], ["桂市"])
+    right = gold(KITA, places=["桂市"])
     html, metrics, _ = report_of(HAWKS, [(right, {"id": "A", "output": None, "raw": "{"}, ARTICLE)])
     assert metrics["false_positive_rate"] is None
     assert "形式不正" in html and "スキーマに合わない" in html and "<pre>{</pre>" in html
 
 
 def test_rates_of_none_and_all_say_what_they_still_allow():
-    right = [(gold(f"N{i}"), predicted(f"N{i}", answer()), "花火。") for i in range(59)]
-    right += [(gold("P", [KITA]), predicted("P", answer([KITA])), ARTICLE)]
+    right = [(gold(id=f"N{i}"), predicted(f"N{i}", answer()), "花火。") for i in range(59)]
+    right += [(gold(KITA, id="P"), predicted("P", answer(KITA)), ARTICLE)]
     page = Page(html := report_of(HAWKS, right)[0])
     assert "≤ 5.0" in page.metrics["false_positive_rate"]  # the rule of three: 0 of 59 allows 5%
     assert "≥ 95.1" in page.metrics["valid_json_rate"] and "≥ 95.1" in page.metrics["exact_match_rate"]
@@ -209,7 +214,7 @@ def test_rates_of_none_and_all_say_what_they_still_allow():
 
 def test_only_the_largest_groups_are_shown():
     many = [
-        (gold(f"A{i}", [{"name": "北原英俊", "act": f"罪{i % 30:02}"}]), predicted(f"A{i}", answer()), None)
+        (gold(person("北原英俊", act=f"罪{i % 30:02}"), id=f"A{i}"), predicted(f"A{i}", answer()), None)
         for i in range(40)
     ]
     page = Page(html := report_of(HAWKS, many)[0])
@@ -219,8 +224,8 @@ def test_only_the_largest_groups_are_shown():
 
 
 def test_names_what_to_look_at_first():
-    bad = [(gold(f"B{i}", [KITA]), predicted(f"B{i}", answer([KITA | {"act": "強盗"}])), ARTICLE) for i in range(6)]
-    good = [(gold(f"G{i}", [KITA | {"act": "放火"}]), predicted(f"G{i}", answer([KITA | {"act": "放火"}])), None)
+    bad = [(gold(KITA, id=f"B{i}"), predicted(f"B{i}", answer(KITA | {"act": "強盗"})), ARTICLE) for i in range(6)]
+    good = [(gold(KITA | {"act": "放火"}, id=f"G{i}"), predicted(f"G{i}", answer(KITA | {"act": "放火"})), None)
             for i in range(30)]  # fmt: skip
     html, _, _ = report_of(HAWKS, bad + good)
     first = html[html.index("まず見るところ") : html.index('id="fields"')]
@@ -272,7 +277,7 @@ def test_other_tasks():
 def test_page_in_a_browser(page, tmp_path, width):
     file = tmp_path / "report.html"
     long = rows(mean_logprob=-0.01, tokens=30) + [
-        (gold("長" * 80, [KITA]), predicted("長" * 80, {"x": "a" * 500}), "あ" * 3000)
+        (gold(KITA, id="長" * 80), predicted("長" * 80, {"x": "a" * 500}), "あ" * 3000)
     ]
     file.write_text(report_of(HAWKS, long)[0], encoding="utf-8")
     asked = []

@@ -1,3 +1,7 @@
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import orjson
 import pytest
 
@@ -6,6 +10,7 @@ from openai_server import KEY, Server
 from predicting import options, run, without_time, write
 from recipekit import ROOT, models, segments, server
 from recipekit.errors import UserError
+from recipekit.hub import masked
 from recipekit.inputs import read_articles
 from recipekit.predictor import LocalPredictor
 from recipekit.server import ServerPredictor
@@ -123,11 +128,91 @@ def test_what_is_wrong_with_a_server_is_said_in_a_line(small_task, base, served,
     assert "401" in message(served.url) and "sk-wrong" not in message(served.url)
 
 
+@contextmanager
+def replying(content):
+    """A server that says 200 and the same to all."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/v1"
+        running.shutdown()
+
+
+OTHER = "no OpenAI-compatible server answers there"
+
+
+@pytest.mark.parametrize(
+    ("content", "listing", "answering"),
+    [
+        (b"<html>Sign in</html>", OTHER, OTHER),
+        (b"[]", OTHER, OTHER),
+        (b'{"data": [', OTHER, OTHER),
+        (b'{"data": [{"name": "x"}], "choices": ["x"]}', OTHER, OTHER),
+        (b'{"data": [1], "choices": [null]}', OTHER, OTHER),
+        (b'{"detail": "x"}', "serves none", "no answer in it"),
+        (b'{"data": [], "choices": [{"text": null}]}', "serves none", "no answer in it"),
+    ],
+)
+def test_another_program_at_the_port_is_told_from_a_server(small_task, base, served, content, listing, answering):
+    predictor = ServerPredictor(small_task, served.url, model=base)
+    with replying(content) as url:
+        with pytest.raises(UserError, match=f"{url}.*{listing}|{listing}.*{url}"):
+            ServerPredictor(small_task, url, model=base)
+        predictor.client.base_url = url
+        with pytest.raises(UserError, match=answering):
+            predictor._ask([1])
+
+
+def test_log_probabilities_that_a_server_leaves_out_are_not_known(small_task, base, served):
+    predictor = ServerPredictor(small_task, served.url, model=base, constrain=False)
+    assert predictor._logprob([-1.0, -0.5], None) == (-1.5, 2)
+    assert predictor._logprob([None, -0.5], None) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "http://h:80x/v1", "ftp://h/v1", "http://", "", "http://u:SEC/RET@h/"]
+)
+def test_what_is_no_url_is_refused(small_task, base, url):
+    with pytest.raises(UserError, match="--server: .* is no URL like") as error:
+        ServerPredictor(small_task, url, model=base)
+    assert "SEC" not in str(error.value)
+
+
+def test_a_password_in_the_url_is_not_shown(small_task, base, served, monkeypatch, caplog):
+    monkeypatch.setattr(server, "RETRIES", 0)
+
+    def message(url, **values):
+        with pytest.raises(UserError) as error:
+            ServerPredictor(small_task, url.replace("//", "//user:SECRET@"), model=base, **values)
+        return str(error.value)
+
+    with replying(b'{"object": "list", "data": [{"id": "a"}, {"id": "b"}]}') as two, replying(b"[]") as other:
+        found = [message("http://127.0.0.1:1/v1"), message(served.url), message(two), message(other)]
+        found.append(message(two, served="c"))
+    assert all("//***@127.0.0.1" in one for one in found) and "SECRET" not in "".join(found) + caplog.text
+    assert masked("https://host:8000/v1") == "https://host:8000/v1"
+    assert masked("http://a:b@c@host/v1") == "http://***@host/v1" and masked("a:b@host") == "***@host"
+
+
 def test_the_key_stands_in_no_file(small_task, base, served):
     some = options(small_task, base, server=served.url)
     run(small_task, some)
     assert KEY.encode() not in some.output.read_bytes()
-    assert KEY not in orjson.dumps(predict.inputs(small_task, some), default=str).decode()
+    assert KEY not in orjson.dumps(predict.inputs(small_task, some, []), default=str).decode()
 
 
 @pytest.mark.slow

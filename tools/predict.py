@@ -9,6 +9,7 @@ Greedy, in batches, held to the output_schema of task.yml. A run that was stoppe
 rows wait in <output>.partial. What the rows hold: docs/inference.md.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def read_partial(path: Path, run: str) -> dict[str, Row]:
     A torn last line goes; a file left by another run (other model, prompt, schema or input) is begun anew.
     """
     header = orjson.dumps({"run": run}) + b"\n"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if os.path.isfile(path) else []
     rows: dict[str, Row] = {}
     if lines[:1] == [header]:
         whole = [line for line in lines[1:] if line.endswith(b"\n")]
@@ -93,7 +94,7 @@ def read_partial(path: Path, run: str) -> dict[str, Row]:
     return rows
 
 
-def inputs(task: Task, options: Options) -> dict[str, Any]:
+def inputs(task: Task, options: Options, articles: list[Article]) -> dict[str, Any]:
     """All that predictions depend on."""
     code = [Path(__file__), *(Path(predictor.__file__).with_name(f"{name}.py") for name in CODE)]
     adapter = {name: options.adapter / name for name in models.ADAPTER_FILES} if options.adapter else {}
@@ -104,7 +105,7 @@ def inputs(task: Task, options: Options) -> dict[str, Any]:
         "model": options.model,
         "output_schema": orjson.dumps(task.output_schema).decode(),  # the order of its keys counts
         "predict": task.spec.get("predict"),
-        "input": options.input,
+        "input": [[article.id, article.body] for article in articles],
         "constrain": options.constrain,
         "server": [options.server, options.served_model, options.prompt_as],
     }
@@ -123,7 +124,12 @@ def predict(task: Task, options: Options, articles: list[Article], run: str) -> 
         options: Model, output and so on.
         articles: From `read_articles`.
         run: Digest of all that predictions depend on; rows of a stopped run count only where it is the same.
+
+    Raises:
+        UserError: Nothing can be written to options.output.
     """
+    if os.path.lexists(options.output) and not options.output.is_file():
+        raise UserError(f"{relative(options.output)}: is a folder or device; name a JSONL file as --output")
     partial = options.output.with_name(options.output.name + ".partial")
     rows = read_partial(partial, run)
     missing = [article for article in articles if article.id not in rows]
@@ -186,12 +192,12 @@ def command(
         server, served_model, prompt_as, concurrency,
     )  # fmt: skip
     predictor.check(it, options.model, adapter)
-    articles = articles_of(options, skip_bad)[:limit]
-    step = Step(it.outputs, "predict", inputs(it, options), [options.output])
+    articles = articles_of(options, skip_bad)
+    step = Step(it.outputs, "predict", inputs(it, options, articles), [options.output])
     if usual and step.done():
         show("predict: up to date")
         return
-    rows = predict(it, options, articles, runs.digest(step.input_digests()))
+    rows = predict(it, options, articles[:limit], runs.digest(step.input_digests()))
     good = sum(row["valid"] for row in rows)
     show(f"predict: {len(rows)} articles, {good} with valid JSON -> {relative(options.output)}")
     if usual:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,11 @@ def setting(root: Path, *names: str) -> str | None:
     """Find a setting under any of its names, in the environment, then in .env; empty counts as not set."""
     sources = (os.environ, dotenv_values(root / ".env"))
     return next((value for source in sources for name in names if (value := source.get(name))), None)
+
+
+def masked(url: str) -> str:
+    """Hide the user and password of a URL, for messages: http://***@host/v1."""
+    return re.sub(r"^(\w+://)?.*@", r"\1***@", url)
 
 
 def find_token(root: Path) -> str | None:

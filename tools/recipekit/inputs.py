@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,15 @@ def read_articles(path: Path) -> tuple[list[Article], list[str]]:
         The good articles in order, and the problems of the others, one line each.
 
     Raises:
-        UserError: There is no such file or folder, nothing is in it, or a CSV file lacks a column.
+        UserError: There is no such file or folder, it cannot be read, nothing is in it, or a CSV file lacks a column.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise UserError(f"{relative(path)}: cannot be read ({error.strerror}); see to its rights") from None
+
+
+def _read(path: Path) -> tuple[list[Article], list[str]]:
     if path.is_dir():
         rows = _folder(path)
     elif not path.exists():
@@ -116,9 +124,17 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
 
 
 def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
-    for file in sorted(path.glob("*.txt")):
-        content = file.read_bytes()
-        yield f"{relative(file)}:1", _not_utf8(content) or {"id": file.stem, "body": content.decode("utf-8-sig")}
+    for file in sorted(file for file in path.iterdir() if file.suffix == ".txt" and not file.is_dir()):
+        place = os.fsencode(relative(file)).decode(errors="backslashreplace")
+        if _not_utf8(os.fsencode(file.name)):
+            yield place, Problem("the name is not UTF-8; rename it, or unpack its archive anew (unzip -O cp932)")
+            continue
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            yield place, Problem(f"cannot be read ({error.strerror}); see to its rights, or remove it")
+            continue
+        yield f"{place}:1", _not_utf8(content) or {"id": file.stem, "body": content.decode("utf-8-sig")}
 
 
 def _not_utf8(text: bytes) -> Problem | None:

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
 from recipekit import decoding, models
 from recipekit.errors import UserError
-from recipekit.hub import setting
+from recipekit.hub import masked, setting
 from recipekit.predictor import Answer, Predictor, PromptAs, check
 from recipekit.segments import encode
 from recipekit.task import Task
@@ -45,8 +46,9 @@ class ServerPredictor(Predictor):
         model = model or task.outputs / "merged"
         check(task, model, None)
         key = setting(task.root, "OPENAI_API_KEY") or "none"
+        self.url = masked(url)
+        _check_url(url)
         self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
-        self.url = url
         self.served, longest = self._find(served)
         config = AutoConfig.from_pretrained(str(model))
         context = min(decoding.context_length(config), longest or config.max_position_embeddings)
@@ -64,7 +66,7 @@ class ServerPredictor(Predictor):
                 entry.id: getattr(entry, "max_model_len", None)
                 for entry in self.client.with_options(max_retries=1).models.list()
             }
-        names = ", ".join(listed) or "none"
+            names = ", ".join(listed) or "none"
         if served is None and len(listed) != 1:
             raise UserError(f"--served-model is missing: {self.url} serves {names}; name one of them")
         served = served or next(iter(listed))
@@ -127,8 +129,8 @@ class ServerPredictor(Predictor):
             reply = self.client.completions.create(
                 model=self.served, prompt=prompt, temperature=0, max_tokens=self.most, logprobs=1, extra_body=extra
             )
-        if not reply.choices:
-            raise UserError(f"{self.url}: the server's reply has no answer in it; see the server's log")
+            if not reply.choices or not isinstance(reply.choices[0].text, str):
+                raise UserError(f"{self.url}: the server's reply has no answer in it; see the server's log")
         return reply.choices[0], started, time.perf_counter()
 
     def _answer(self, index: int, choice: Any, started: float, ended: float) -> Answer:
@@ -140,14 +142,28 @@ class ServerPredictor(Predictor):
         logprob, chosen = self._logprob(found, ids) if found else (None, 0)
         return Answer(index, raw, choice.finish_reason == "stop", logprob, chosen, started, ended)
 
-    def _logprob(self, found: list[float], ids: list[int] | None) -> tuple[float | None, int]:
+    def _logprob(self, found: list[float | None], ids: list[int] | None) -> tuple[float | None, int]:
         """Sum up the log-probabilities of the tokens that the model chose, where it is known which these are."""
         free: list[bool] | None = [True] * len(found)
         if self.grammar:
             free = self.grammar.free(ids, self.eos) if ids and len(ids) == len(found) else None
-        if free is None:
+        values = [value for value in found if value is not None]
+        if free is None or len(values) < len(found):
             return None, 0
-        return sum(value for value, is_free in zip(found, free, strict=True) if is_free), sum(free)
+        return sum(value for value, is_free in zip(values, free, strict=True) if is_free), sum(free)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(
+            f"--server: {masked(url)!r} is no URL like http://localhost:8000/v1; mend it (where a password has / or @, "
+            "write %2F or %40)"
+        )
 
 
 @contextmanager
@@ -172,3 +188,7 @@ def explained(url: str) -> Iterator[None]:
             422: "the server refused the request; where it takes no token ids, use --prompt-as text",
         }.get(error.status_code, "see the server's log, then run the same command again to go on")
         raise UserError(f"{url}: {said}; {hint}") from None
+    except (AttributeError, TypeError, ValueError):  # the client takes HTML, a list and broken JSON for a reply
+        raise UserError(
+            f"{url}: no OpenAI-compatible server answers there, but another program; mend --server, which ends in /v1"
+        ) from None
