@@ -85,7 +85,10 @@ def read_partial(path: Path, run: str) -> dict[str, Row]:
     A torn last line goes; a file left by another run (other model, prompt, schema or input) is begun anew.
     """
     header = orjson.dumps({"run": run}) + b"\n"
-    lines = path.read_bytes().splitlines(keepends=True) if os.path.isfile(path) else []
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:  # there is none, or there can be none, which writing it will say
+        lines = []
     rows: dict[str, Row] = {}
     if lines[:1] == [header]:
         whole = [line for line in lines[1:] if line.endswith(b"\n")]
