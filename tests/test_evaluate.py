@@ -271,8 +271,8 @@ def test_scores_reach_mlflow(clone):
 
 @pytest.mark.slow
 def test_a_lost_mlflow_server_costs_no_scores(clone):
-    done = evaluate(clone, "hawks", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert done.returncode == 0 and "scores are not in MLflow" in done.stderr
+    done = evaluate(clone, "hawks", MLFLOW_TRACKING_URI="http://me:SECRET@127.0.0.1:9")
+    assert done.returncode == 0 and "scores are not in MLflow" in done.stderr and "SECRET" not in done.stderr
     assert (clone / "outputs/hawks/evaluation/metrics.json").exists()
 
 
