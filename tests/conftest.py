@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 from recipekit import ROOT
 
 # A loaded machine is no reason to fail.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("patient")
 
 SPEC = """\

@@ -5,14 +5,14 @@ import jsonschema
 import orjson
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from predicting import SCHEMA
 from recipekit import segments
 from recipekit.decoding import Grammar, Row, context_length, generate
 from recipekit.task import load_task
-from tiny import TEXT, tiny_model, tiny_tokenizer
+from tiny import SPECIALS, TEXT, tiny_model, tiny_tokenizer
 
 EOS = 2
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,10 +115,11 @@ def test_grammar_permits_every_character_of_unicode(tmp_path, sentencepiece):
 ODD = [*"\"\\/'`\x00\x01\t\n\r\x1f\x7f\x85\xa0\u200b\u2028\u2029\u3000\u3099か😀\ufeff\ufffe\uffff\ue000\U0010ffff"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(st.text(st.one_of(st.sampled_from(ODD), st.characters(exclude_categories=["Cs"])), max_size=40))
 def test_grammar_permits_any_text(spaced_grammar, text):
     grammar, tokenizer = spaced_grammar
+    assume(not any(token in text for token in SPECIALS))  # which a tokenizer reads as these tokens, not as text
     assert refused(grammar, tokenizer, {"a": text}) is None
     ids = segments.encode(tokenizer, [TASK.answer({"a": text})])
     free = grammar.free(ids, EOS)  # what the schema forces is what was trained

@@ -46,7 +46,7 @@ def test_the_nth_value_belongs_to_the_nth_person(task, tmp_path):
         {"person_name": "丙野"},
     ]
     assert rows["A"].sets == {"occured_locations": ["北浜市", "南野町"], "police_departments": ["北署"]}
-    assert file.padded == 1 and file.first_padded.endswith("gold.csv:2: person_violated_law")
+    assert file.padded == 1 and file.first_padded.endswith("gold.csv:2: person_violated_law has 1 of 3")
 
 
 def test_a_person_without_a_name_is_one(task, tmp_path):

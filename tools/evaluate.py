@@ -171,8 +171,9 @@ def read_bars(path: Path, known: list[str]) -> dict[str, float]:
     for name, bar in bars.items():
         place = f"{relative(path)}:{lines.get((name,), 1)}: {name}"
         if name not in known:
-            near = rapidfuzz.process.extractOne(str(name), known)
-            problems.append(f"{place}: no such metric; did you mean {near[0] if near else known[0]}?")
+            near = rapidfuzz.process.extractOne(str(name), known, score_cutoff=70)
+            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+            problems.append(f"{place}: no such metric; {hint}")
         elif isinstance(bar, bool) or not isinstance(bar, int | float) or not 0 <= bar <= 1:
             problems.append(f"{place}: found {bar!r}, expected a number from 0 to 1")
     if problems or not bars:

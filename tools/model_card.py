@@ -101,7 +101,7 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
     )
     environment.filters |= {
         "percent": tables.percent,
-        "interval": tables.interval,
+        "f1_interval": tables.f1_interval,
         "pprint": lambda value: pformat(value, width=100),
     }
     base = str(adapter["base_model_name_or_path"])

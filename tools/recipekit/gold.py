@@ -149,13 +149,14 @@ class GoldFile:
         for column, values in columns.items():
             if len(values) < number and any(values):
                 self.padded += 1
-                self.first_padded = self.first_padded or f"{relative(self.path)}:{line}: {column}"
-        found: list[Entity] = [{} for _ in range(number)]
+                found = f"{column} has {len(values)} of {number}"
+                self.first_padded = self.first_padded or f"{relative(self.path)}:{line}: {found}"
+        entities: list[Entity] = [{} for _ in range(number)]
         for column, values in columns.items():
-            for entity, value in zip(found, values, strict=False):
+            for entity, value in zip(entities, values, strict=False):
                 if value:
                     entity[column] = value
-        return [entity for entity in found if entity]
+        return [entity for entity in entities if entity]
 
     def _repeated(self, header: list[str]) -> list[tuple[int, str]]:
         """Read the file again to name the ids that it has more than once."""

@@ -60,7 +60,7 @@ def _read(path: Path) -> tuple[list[Article], list[str]]:
     if path.is_dir():
         rows = _folder(path)
     elif not path.exists():
-        raise UserError(f"{relative(path)}: no such file or folder; make it with the step before, or check the name")
+        raise UserError(f"{relative(path)}: no such file or folder; check the name, or make it with the step before")
     else:
         rows = _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
     articles: list[Article] = []

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from recipekit.release import Difference
+from recipekit.scoring import allowed
 
 
 def percent(value: float | None) -> str:
@@ -14,8 +15,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
-def interval(bounds: Sequence[float] | None) -> str:
-    """Write a metric's interval, in percent."""
+def f1_interval(values: Mapping[str, Any]) -> str:
+    """Write the interval of F1, in percent; where all or nothing is right, what so many values still allow."""
+    bounds = values["f1_interval"]
+    if values["f1"] in (0, 1) and "tp" in values:
+        bounds = allowed(values["f1"], values["tp"] + values["fp"] + values["fn"])
     return "" if bounds is None else f"{100 * bounds[0]:.0f}-{100 * bounds[1]:.0f}"
 
 
@@ -30,7 +34,7 @@ def scores(metrics: Mapping[str, Any], title: str) -> Table:
             found.add_section()
         cells = [percent(values[key]).rstrip("%") for key in ("precision", "recall", "f1")]
         counts = [str(values.get(key, "")) for key in ("tp", "fp", "fn")]
-        found.add_row(name, *cells, interval(values["f1_interval"]), *counts)
+        found.add_row(name, *cells, f1_interval(values), *counts)
     return found
 
 
@@ -52,8 +56,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
 def differences(found: Mapping[str, Difference], files: Sequence[str]) -> Table:
     """Lay a comparison out: F1 of everything, and the rates."""
     result = _table(f"A {files[0]}\nB {files[1]}", _verdict(found))
-    for heading in ("metric", "A", "B", "B - A", "95%", "p", ""):
-        result.add_column(heading, justify="left" if heading in ("metric", "") else "right")
+    for heading in ("F1 or rate", "A", "B", "B - A", "95%", "p", ""):
+        result.add_column(heading, justify="left" if heading in ("F1 or rate", "") else "right")
     for name, one in found.items():
         if name.endswith((".precision", ".recall")):
             continue
