@@ -141,5 +141,5 @@ def _not_utf8(text: bytes) -> Problem | None:
     try:
         text.decode()
     except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8, at byte {error.start + 1} of it; save the file as UTF-8")
+        return Problem(f"not UTF-8, at byte {error.start + 1} of it; save the file as UTF-8 (Excel: CSV UTF-8)")
     return None
