@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from recipekit import ROOT
 
+pytest_plugins = ["checking"]
+
 # A loaded machine is no reason to fail.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

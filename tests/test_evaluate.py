@@ -249,7 +249,7 @@ def test_articles_tell_invented_values(clone):
     assert (
         done.returncode == 2
         and len(done.stderr.splitlines()) == 2
-        and "articles.jsonl:1: expected the keys" in done.stderr
+        and "articles.jsonl:1: 'body': expected text" in done.stderr
     )
     assert not (clone / "more").exists()
 

@@ -215,6 +215,14 @@ def test_resampling_in_chunks_is_resampling(monkeypatch):
     assert (whole[:, 3] == len(vectors)).all()
 
 
+RIGHT, MISSED = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)  # of a layout with one field
+
+
+def found_in(number, found):
+    """Vectors of articles of which those are right whose number passes."""
+    return [RIGHT if found(i) else MISSED for i in range(number)]
+
+
 def paired(vectors_a, vectors_b):
     tally = Tally()
     for a, b in zip(vectors_a, vectors_b, strict=True):
@@ -224,16 +232,15 @@ def paired(vectors_a, vectors_b):
 
 def test_a_real_difference_is_told_from_chance():
     layout = Layout(["x"], [])
-    right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
-    base = [right if i % 2 else missed for i in range(200)]
-    better = [right if i % 2 or i % 5 == 0 else missed for i in range(200)]
+    base = found_in(200, lambda i: i % 2)
+    better = found_in(200, lambda i: i % 2 or i % 5 == 0)
     found = release.compare(layout, paired(base, better), 2000, 0)["micro.f1"]
     # 100 of 200 found, then 120: F1 2*100/300 and 2*120/320
     assert (found.a, found.b) == (pytest.approx(2 / 3), pytest.approx(3 / 4))
     assert found.is_real and found.low > 0 and found.p < 0.01
     worse = release.compare(layout, paired(better, base), 2000, 0)["micro.f1"]
     assert worse.is_real and worse.high < 0 and worse.p < 0.01
-    other = [missed if i % 2 and i < 20 else right if i < 20 else base[i] for i in range(200)]  # 10 lost, 10 won
+    other = found_in(200, lambda i: i % 2 == (i >= 20))  # 10 lost, 10 won
     chance = release.compare(layout, paired(base, other), 2000, 0)["micro.f1"]
     assert chance.difference == pytest.approx(0) and not chance.is_real and chance.p > 0.5
 
@@ -242,8 +249,8 @@ def test_a_real_difference_is_told_from_chance():
 def test_a_difference_that_rests_on_few_articles_may_be_chance(number, p):
     """Of `number` articles that differ all are better: p is twice one half to the power of the number."""
     layout = Layout(["x"], [])
-    right, missed, rest = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0), (0, 0, 0, 1, 1, 0, 1, 1)
-    pairs = paired([missed] * number + [rest] * 50, [right] * number + [rest] * 50)
+    negatives = [(0, 0, 0, 1, 1, 0, 1, 1)] * 50
+    pairs = paired([MISSED] * number + negatives, [RIGHT] * number + negatives)
     found = release.compare(layout, pairs, 4000, 0)["fields.x.recall"]
     assert found.difference == 1 and found.p == pytest.approx(p, abs=0.02) and found.is_real == (p < 0.05)
 
@@ -251,9 +258,8 @@ def test_a_difference_that_rests_on_few_articles_may_be_chance(number, p):
 def test_pairing_makes_the_comparison_sharper():
     """The same two scores, once on the same articles and once with the articles of one file mixed up."""
     layout = Layout(["x"], [])
-    right, missed = (1, 0, 0, 1, 0, 0, 1, 1), (0, 0, 1, 1, 0, 0, 1, 0)
-    base = [right if i % 2 else missed for i in range(300)]
-    better = [right if i % 2 or i % 20 == 0 else missed for i in range(300)]
+    base = found_in(300, lambda i: i % 2)
+    better = found_in(300, lambda i: i % 2 or i % 20 == 0)
     together = release.compare(layout, paired(base, better), 1000, 0)["micro.f1"]
     mixed = release.compare(layout, paired(base, sorted(better)), 1000, 0)["micro.f1"]
     assert together.difference == pytest.approx(mixed.difference)

@@ -40,51 +40,67 @@ class Problem:
 
 
 def read_articles(path: Path) -> tuple[list[Article], list[str]]:
-    """Read what is to be predicted: by its ending a .csv file, else JSONL, or a folder's .txt files by name.
-
-    JSONL lines have the keys, CSV files the columns id and body; a text file's id is its name without .txt.
+    """Read what is to be predicted, as `scan` does; an id that stood before is a problem too.
 
     Returns:
         The good articles in order, and the problems of the others, one line each.
 
     Raises:
-        UserError: There is no such file or folder, it cannot be read, nothing is in it, or a CSV file lacks a column.
+        UserError: As `scan`.
     """
-    try:
-        return _read(path)
-    except OSError as error:
-        raise UserError(f"{relative(path)}: cannot be read ({error.strerror}); see to its rights") from None
-
-
-def _read(path: Path) -> tuple[list[Article], list[str]]:
-    if path.is_dir():
-        rows = _folder(path)
-    elif not path.exists():
-        raise UserError(f"{relative(path)}: no such file or folder; check the name, or make it with the step before")
-    else:
-        rows = _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
     articles: list[Article] = []
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for place, found in rows:
-        wrong = [found] if isinstance(found, Problem) else list(_wrong(found, seen, place))
-        problems += [f"{place}: {problem.text}" for problem in wrong]
-        if not wrong and isinstance(found, dict):
+    for place, found in scan(path):
+        if isinstance(found, Problem):
+            problems.append(f"{place}: {found.text}")
+        elif seen.setdefault(found["id"], place) != place:
+            what = f"id '{found['id']}' stands at {seen[found['id']]} already"
+            problems.append(f"{place}: {what}; ids are unique, so keep one of them")
+        else:
             articles.append(Article(found["id"], found["body"], place))
-    if not articles and not problems:
-        expected = "files that end in .txt" if path.is_dir() else "articles, with id and body"
-        raise UserError(f"{relative(path)}: nothing in it; expected {expected}")
     return articles, problems
 
 
-def _wrong(row: dict[str, Any], seen: dict[str, str], place: str) -> Iterator[Problem]:
+def scan(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+    """Read articles one by one: by its ending a .csv file, else JSONL, or a folder's .txt files by name.
+
+    JSONL lines have the keys, CSV files the columns id and body; a text file's id is its name without .txt.
+
+    Yields:
+        Place, file:line, with the row (id, body and whatever else it has) or something that is wrong with it.
+
+    Raises:
+        UserError: There is no such file or folder, it cannot be read, nothing is in it, or a CSV file lacks a column.
+    """
+    empty = True
+    try:
+        for place, found in _rows(path):
+            empty = False
+            wrong = [] if isinstance(found, Problem) else list(_wrong(found))
+            yield from ((place, problem) for problem in wrong)
+            if not wrong:
+                yield place, found
+    except OSError as error:
+        raise UserError(f"{relative(path)}: cannot be read ({error.strerror}); see to its rights") from None
+    if empty:
+        expected = "files that end in .txt" if path.is_dir() else "articles, with id and body"
+        raise UserError(f"{relative(path)}: nothing in it; expected {expected}")
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise UserError(f"{relative(path)}: no such file or folder; check the name, or make it with the step before")
+    return _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
+
+
+def _wrong(row: dict[str, Any]) -> Iterator[Problem]:
     for key in KEYS:
         value = row.get(key)
         if not isinstance(value, str) or not value.strip():
             yield Problem(f"'{key}': expected text, found {str(value)[:40]!r}; add it, or remove the row")
-    name = row.get("id")
-    if isinstance(name, str) and name.strip() and seen.setdefault(name, place) != place:
-        yield Problem(f"id '{name}' stands at {seen[name]} already; ids are unique, so keep one of them")
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:

@@ -4,7 +4,7 @@ Files are read side by side, so that memory does not grow with them as long as t
 order; another order is as good, but what waits for its partner is kept.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +40,22 @@ def read_predictions(path: Path) -> Iterator[tuple[str, tuple[int, dict[str, Any
 
 
 def read_articles(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the articles that were predicted, whatever predict.py reads; of JSONL the whole rows, with their other keys.
+    """Read the articles that were predicted, whatever predict.py reads.
+
+    Yields:
+        Id and row, with its other keys.
 
     Raises:
-        UserError: As `read_predictions`.
+        UserError: As `inputs.scan`, and all that is wrong with rows at once, after the good ones were yielded.
     """
-    if path.is_dir() or path.suffix.lower() == ".csv":
-        articles, problems = inputs.read_articles(path)
-        yield from ((article.id, {"id": article.id, "body": article.body}) for article in articles)
-    else:
-        problems = yield from _read_jsonl(path)
+    problems = []
+    for place, found in inputs.scan(path):
+        if isinstance(found, inputs.Problem):
+            problems.append(f"{place}: {found.text}")
+        else:
+            yield found["id"], found
     if problems:
         raise UserError(problems)
-
-
-def _read_jsonl(path: Path) -> Generator[tuple[str, dict[str, Any]], None, list[str]]:
-    problems = []
-    try:
-        for line, row in read_jsonl(path):
-            if isinstance(row.get("id"), str) and isinstance(row.get("body"), str):
-                yield row["id"], row
-            else:
-                problems.append(f"{relative(path)}:{line}: expected the keys 'id' and 'body', both text")
-    except UserError as error:
-        problems += error.problems
-    return problems
 
 
 def join(
