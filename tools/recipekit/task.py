@@ -17,6 +17,22 @@ from recipekit.errors import UserError
 from recipekit.runs import digest, relative
 
 
+class Spec(dict[str, Any]):
+    """A part of task.yml, in which to miss a key is the user's error.
+
+    A task may be declared before it can be trained: its data sources alone, for example.
+    """
+
+    def __init__(self, content: dict[str, Any], task: str, place: str = "") -> None:
+        super().__init__(content)
+        self._task, self._place = task, place
+
+    def __missing__(self, key: str) -> Any:
+        missing = self._place + key
+        advice = f"add '{missing}' to recipes/{self._task}/task.yml, as recipes/hawks/task.yml has it"
+        raise UserError(f"{self._task} has no {missing} yet: {advice}, or run another task")
+
+
 @dataclass(frozen=True)
 class Task:
     """A task as its task.yml says.
@@ -136,7 +152,8 @@ def load_task(name: str, root: Path = ROOT) -> Task:
         problems = _content_problems(shown, spec, lines, path.parent)
     if problems:
         raise UserError(problems)
-    return Task(spec, path.parent, root)
+    spec["data"] = Spec(spec["data"], name, "data.")
+    return Task(Spec(spec, name), path.parent, root)
 
 
 def _schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
@@ -161,27 +178,28 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
     problems = []
     if spec["name"] != folder.name:
         problems.append(f"{at('name')}: found '{spec['name']}', expected the folder's name '{folder.name}'")
-    for i, name in enumerate(spec["prompt"]["segments"]):
+    prompt, train = spec.get("prompt", {}), spec["data"].get("train", {})
+    for i, name in enumerate(prompt.get("segments", [])):
         problems += _prompt_problems(at("prompt", "segments", i), folder / name, name)
-    for i, pattern in enumerate(spec["prompt"].get("strip", [])):
+    for i, pattern in enumerate(prompt.get("strip", [])):
         try:
             re.compile(pattern)
         except re.error as error:
             problems.append(f"{at('prompt', 'strip', i)}: not a regular expression: {error}")
-    for i, phase in enumerate(spec["phases"]):
+    for i, phase in enumerate(spec.get("phases", [])):
         if not (folder / f"{phase}.yml").exists():
             problems.append(
                 f"{at('phases', i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
             )
-    for name, mix in spec["data"]["train"].items():
+    for name, mix in train.items():
         for role in ("base", "replay"):
-            if mix.get(role, name) not in spec["data"]["train"]:
+            if mix.get(role, name) not in train:
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
     try:
-        jsonschema.Draft202012Validator.check_schema(spec["output_schema"])
+        jsonschema.Draft202012Validator.check_schema(spec.get("output_schema", {}))
     except jsonschema.SchemaError as error:
         problems.append(f"{at('output_schema', *error.absolute_path)}: not a JSON Schema: {error.message}")
-    return problems + _gold_problems(at, spec["gold"])
+    return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
 
 
 def _gold_problems(at: Callable[..., str], gold: dict[str, Any]) -> list[str]:
