@@ -47,7 +47,7 @@ def from_hub(source: Source, limit: int | None) -> None:
             show(f"  {repo}: {revision} is commit {commit} now; as revision in task.yml it pins the data")
         source.show_terms(request)
         sources.gather(source, HubFiles(repo, commit, token), request, repo)
-        count = source.place(request)
+        count = source.place(request, revision=revision)
     show(f"download: {repo} at {commit[:12]} -> {relative(source.target)}, {count} files")
 
 

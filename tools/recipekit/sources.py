@@ -94,18 +94,23 @@ class Source:
         if "terms" in self.spec:
             show(f"  terms: {self.spec['terms']}")
 
-    def place(self, request: dict[str, Any]) -> int:
-        """Put the gathered files with their record where they belong; returns the number of files."""
+    def place(self, request: dict[str, Any], **facts: Any) -> int:
+        """Put the gathered files with their record, and further facts in it, where they belong.
+
+        Returns:
+            The number of files.
+
+        Raises:
+            UserError: A person put files there meanwhile, or the disk is full.
+        """
         part = self.part(request)
         shutil.rmtree(part / ".cache", ignore_errors=True)  # of the Hub's client
         found = digests(part)
-        about = {
-            key: self.spec[key] for key in ("repo", "revision", "license", "terms", "homepage") if key in self.spec
-        }
+        about = {key: self.spec[key] for key in ("repo", "license", "terms", "homepage") if key in self.spec}
         stamp = {"downloaded": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        record = {"source": self.name, **about, **request, **stamp, "files": found}
+        record = {"source": self.name, **about, **facts, **request, **stamp, "files": found}
         write_text(part / RECORD, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
-        self.is_current(request)  # a person may have put files there meanwhile
+        self.is_current(request)  # refuses to replace what a person put there
         self.target.parent.mkdir(parents=True, exist_ok=True)
         replace_folder(part, self.target)
         for old in part.parent.glob(f"{self._part_prefix}*.part"):
@@ -113,7 +118,7 @@ class Source:
         return len(found)
 
 
-def select(task: Task, names: Iterable[str]) -> list[Source]:
+def select(task: Task, names: list[str]) -> list[Source]:
     """Return a task's sources, or those of some names.
 
     Raises:
@@ -124,8 +129,8 @@ def select(task: Task, names: Iterable[str]) -> list[Source]:
         raise UserError(f"--source {', '.join(unknown)}: {task.name} has no such source; it has {', '.join(specs)}")
     raw = task.root / "data" / "raw" / task.name
     several = len(specs) > 1
-    every = [Source(task, str(name), spec, raw / name if several else raw) for name, spec in specs.items()]
-    return [source for source in every if not names or source.name in names]
+    wanted = names or list(specs)
+    return [Source(task, name, specs[name], raw / name if several else raw) for name in specs if name in wanted]
 
 
 def digests(folder: Path) -> dict[str, str]:
