@@ -140,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.path_asked = path
         self.cut = False
-        self.harm = fault = self.hub.fault(f"{self.command} {path}")
+        self.harm = fault = self.hub.fault(f"{self.command} {path} {self.headers.get('Range', '')}".rstrip())
         if fault and fault.status:
             self.harm = None
             self.body()

@@ -106,7 +106,9 @@ class Source:
         part = self.part(request)
         shutil.rmtree(part / ".cache", ignore_errors=True)  # of the Hub's client
         found = digests(part)
-        about = {key: self.spec[key] for key in ("repo", "license", "terms", "homepage") if key in self.spec}
+        about: dict[str, Any] = {
+            key: self.spec[key] for key in ("repo", "license", "terms", "homepage") if key in self.spec
+        }
         stamp = {"downloaded": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         record = {"source": self.name, **about, **facts, **request, **stamp, "files": found}
         write_text(part / RECORD, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
