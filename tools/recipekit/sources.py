@@ -104,7 +104,6 @@ class Source:
             UserError: A person put files there meanwhile, or the disk is full.
         """
         part = self.part(request)
-        shutil.rmtree(part / ".cache", ignore_errors=True)  # of the Hub's client
         found = digests(part)
         about: dict[str, Any] = {
             key: self.spec[key] for key in ("repo", "license", "terms", "homepage") if key in self.spec
@@ -173,6 +172,15 @@ def gather(source: Source, files: Files, request: dict[str, Any], place: str) ->
             _first_lines(files, name, limit, part / name)
         files.fetch(picked.whole, part, arrived)
         shards.write(files.open, groups, columns, part, arrived)
+    _sweep(part, {*picked.whole, *picked.lines, *(shard.name for shard in groups)})
+
+
+def _sweep(folder: Path, names: set[str]) -> None:
+    """Remove what killed runs and the Hub's client left beside the files."""
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
 
 
 class _Picked(NamedTuple):
