@@ -11,9 +11,14 @@ from recipekit.runs import relative
 from recipekit.task import Task
 
 
-def build(task: Task, body: str, label: dict[str, Any]) -> dict[str, Any]:
+def build(task: Task, body: str, label: Any) -> dict[str, Any]:
     """Make one training row: the prompt's segments untrained, then the answer, trained and ending in eos."""
-    untrained = [{"label": False, "text": text} for text in task.prompt(body)]
+    return around(task, task.clean(body), label)
+
+
+def around(task: Task, text: str, label: Any) -> dict[str, Any]:
+    """Make the training row of an article that is clean already."""
+    untrained = [{"label": False, "text": part} for part in task.render(text)]
     return {"segments": [*untrained, {"label": True, "text": task.answer(label)}]}
 
 
@@ -82,8 +87,8 @@ def take_apart(task: Task, row: dict[str, Any]) -> dict[str, Any]:
     before, _, after = task.prompt("\0")[-1].partition("\0")
     body = untrained[-1].removeprefix(before).removesuffix(after) if untrained else None
     try:
-        label = orjson.loads(answer)
-    except orjson.JSONDecodeError:
+        label = task.read_answer(answer)
+    except ValueError:
         label = None
     return {"id": row.get("id"), "body": body, "label": label}
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import jmespath
 import jsonschema
+import orjson
 
-from recipekit import ROOT, yamlfile
+from recipekit import ROOT, specials, yamlfile
 from recipekit.errors import UserError
 from recipekit.runs import digest, relative
 
@@ -67,6 +69,11 @@ class Task:
         downloaded = self.root / "data" / "raw" / self.name
         return downloaded if downloaded.is_dir() else self.root / "data" / "samples" / self.name
 
+    @property
+    def raw_sets(self) -> list[str]:
+        """Data sets that have rows of their own; the others are mixed of these."""
+        return [name for name, spec in self.spec["data"]["train"].items() if "base" not in spec]
+
     def segments_path(self, dataset: str) -> Path:
         """Where the segments of a data set of task.yml lie."""
         return self.root / "data" / "train" / f"{dataset}_segments.jsonl"
@@ -81,19 +88,33 @@ class Task:
         return [self.dir / name for name in self.spec["prompt"]["segments"]]
 
     @cached_property
-    def _templates(self) -> list[jinja2.Template]:
+    def _templates(self) -> list[jinja2.Template | str]:
+        """The prompt's templates; one without a variable is rendered once and for all."""
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-        return [environment.from_string(path.read_text(encoding="utf-8")) for path in self.prompt_files]
+        sources = [path.read_text(encoding="utf-8") for path in self.prompt_files]
+        variables = [jinja2.meta.find_undeclared_variables(environment.parse(source)) for source in sources]
+        templates = [environment.from_string(source) for source in sources]
+        return [t if names else t.render() for t, names in zip(templates, variables, strict=True)]
 
     @cached_property
     def _strip(self) -> list[re.Pattern[str]]:
         return [re.compile(pattern, re.MULTILINE) for pattern in self.spec["prompt"].get("strip", [])]
 
+    @cached_property
+    def _defuse(self) -> Callable[[str], str]:
+        prompt = self.spec["prompt"]
+        return specials.defuser([prompt["bos"], prompt["eos"], *prompt.get("special_tokens", [])])
+
+    @property
+    def answers_are_text(self) -> bool:
+        """Tell whether an answer is plain text; JSON otherwise."""
+        return self.output_schema.get("type") == "string"
+
     def clean(self, body: str) -> str:
-        """Strip a feed's metadata from an article."""
+        """Strip a feed's metadata from an article, and make special tokens that it quotes plain text."""
         for pattern in self._strip:
             body = pattern.sub("", body)
-        return body.strip()
+        return self._defuse(body.strip())
 
     def prompt(self, body: str) -> list[str]:
         """Render the prompt of an article, one text a segment; the first one opens with bos."""
@@ -101,17 +122,27 @@ class Task:
 
     def render(self, text: str) -> list[str]:
         """Render the prompt around an article, or a part of one, that is clean already."""
-        texts = [template.render(body=text) for template in self._templates]
+        texts = [t if isinstance(t, str) else t.render(body=text) for t in self._templates]
         return [self.spec["prompt"]["bos"] + texts[0], *texts[1:]]
 
     def prompt_digest(self) -> str:
         """Tell one prompt from another, whatever the article."""
         return digest(self.prompt("\0"))
 
-    def answer(self, label: dict[str, Any]) -> str:
+    def answer(self, label: Any) -> str:
         """Write a label the way the model is to write it, ending in eos."""
-        text = json.dumps(label, ensure_ascii=False).replace("\x7f", "\\u007f")  # llguidance has DEL escaped
-        return text + self.spec["prompt"]["eos"]
+        text = label if self.answers_are_text else json.dumps(label, ensure_ascii=False)
+        if "\x7f" in text and not self.answers_are_text:
+            text = text.replace("\x7f", "\\u007f")  # llguidance has DEL escaped
+        return self._defuse(text) + self.spec["prompt"]["eos"]
+
+    def read_answer(self, text: str) -> Any:
+        """Read an answer without its eos.
+
+        Raises:
+            ValueError: It is not valid JSON, though the task's answers are.
+        """
+        return text if self.answers_are_text else orjson.loads(text)
 
     def prompt_sources(self) -> dict[str, Any]:
         """What the prompt depends on, for a step's inputs."""
