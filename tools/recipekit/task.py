@@ -20,22 +20,6 @@ from recipekit.runs import digest, relative
 _write_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Spec(dict[str, Any]):
-    """A part of task.yml, in which to miss a key is the user's error.
-
-    A task may be declared before it can be trained: its data sources alone, for example.
-    """
-
-    def __init__(self, content: dict[str, Any], task: str, place: str = "") -> None:
-        super().__init__(content)
-        self._task, self._place = task, place
-
-    def __missing__(self, key: str) -> Any:
-        missing = self._place + key
-        advice = f"add '{missing}' to recipes/{self._task}/task.yml, as recipes/hawks/task.yml has it"
-        raise UserError(f"{self._task} has no {missing} yet: {advice}, or run another task")
-
-
 @dataclass(frozen=True)
 class Task:
     """A task as its task.yml says.
@@ -218,8 +202,8 @@ def load_task(name: str, root: Path = ROOT) -> Task:
         problems = _content_problems(shown, spec, lines, path.parent)
     if problems:
         raise UserError(problems)
-    spec["data"] = Spec(spec["data"], name, "data.")
-    return Task(Spec(spec, name), path.parent, root)
+    spec["data"] = yamlfile.Declared(spec["data"], name, "data.")
+    return Task(yamlfile.Declared(spec, name), path.parent, root)
 
 
 def _schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
