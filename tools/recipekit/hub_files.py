@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -48,9 +47,8 @@ class HubFiles:
         Raises:
             OSError: A file did not arrive, or not as the Hub keeps it.
         """
-        with ThreadPool(WORKERS) as pool:  # its threads are daemons: Ctrl-C does not wait for them
-            for _ in pool.imap_unordered(lambda name: self._fetch(name, folder, advance), names):
-                pass
+        for _ in hub.in_threads(lambda name: self._fetch(name, folder, advance), names, WORKERS):
+            pass
 
     def _fetch(self, name: str, folder: Path, advance: Callable[..., Any]) -> None:
         local, entry = folder / name, self.entries[name]
@@ -88,6 +86,7 @@ class HubFiles:
                 pass
 
             def update(self, count: int = 1) -> None:
+                hub.stop_if_asked()
                 advance(count)
 
         place: dict[str, Any] = {"repo_type": "dataset", "revision": self.commit, "local_dir": folder}
@@ -138,10 +137,12 @@ class RangeFile(io.RawIOBase):
         return len(content)
 
     def _range(self, start: int, stop: int) -> bytes:
-        from huggingface_hub import get_session
+        from huggingface_hub import constants, get_session
         from huggingface_hub.utils import hf_raise_for_status
 
-        response = get_session().get(self.url, headers=self.headers | {"Range": f"bytes={start}-{stop - 1}"})
+        hub.stop_if_asked()
+        headers = self.headers | {"Range": f"bytes={start}-{stop - 1}"}
+        response = get_session().get(self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         hf_raise_for_status(response)
         if response.status_code != 206 or len(response.content) != stop - start:
             raise hub.Damaged(f"{self.url}: {len(response.content):,} bytes arrived, {stop - start:,} were asked for")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,6 +9,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from recipekit.errors import UserError
+from recipekit.hub import in_threads
 from recipekit.runs import writing
 
 WORKERS = 4  # row groups in memory at a time
@@ -103,9 +103,8 @@ def write(
             _write_shard(open_file(shard.file), shard, columns, path)
         return shard.size
 
-    with ThreadPool(WORKERS) as pool:  # its threads are daemons: Ctrl-C does not wait for them
-        for size in pool.imap_unordered(job, shards):
-            advance(size)
+    for size in in_threads(job, shards, WORKERS):
+        advance(size)
 
 
 def _write_shard(stream: BinaryIO, shard: Shard, columns: list[str] | None, path: Path) -> None:
