@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -412,8 +413,9 @@ def test_a_killed_download_goes_on(clone, tmp_path):
     assert sorted(file.name for file in path.iterdir()) == [".mini.lock", "mini"]
 
 
-def test_killed_in_a_file(clone):
-    """The bytes that had arrived are not fetched again."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_a_file(clone, how):
+    """The bytes that had arrived are not fetched again, and Ctrl-C does not wait for the rest."""
     (name, data), *_ = {"talk/a.jsonl": TALK["talk/a.jsonl"] * 5}.items()
     task(clone, talk=SOURCES["talk"])
     with LocalHub() as hub:
@@ -423,7 +425,10 @@ def test_killed_in_a_file(clone):
             while not [path for path in clone.rglob("*.incomplete") if path.stat().st_size > len(data) / 3]:
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.01)
-            process.kill()
+            process.send_signal(how)
+            shown = process.communicate(timeout=60)[1]
+        assert process.returncode == (-9 if how == signal.SIGKILL else 130), shown
+        assert hub.sent.total() < len(data) * 0.9
         hub.slow = 0
         time.sleep(0.1)
         hub.sent.clear()

@@ -26,7 +26,8 @@ TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CONNECT_SECONDS, READ_SECONDS = 10, 300
 WAITS = (1, 2, 4, 8)  # seconds before the second, third ... try
 LONGEST_WAIT = 600  # seconds; the Hub's windows of requests are 300
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 _stopping = threading.Event()
 
 
