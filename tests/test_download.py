@@ -295,7 +295,7 @@ def test_fewer_bytes_than_asked_for_are_refused(server):
     commit = server.add("dataset", REPO, TALK)
     file = hub_files.HubFiles(REPO, commit, None).open("talk/a.jsonl")
     file.url = file.url.replace("talk/a.jsonl", "LICENSE")
-    with pytest.raises(hub_module.Damaged, match="5 bytes arrived, 10 were asked for"):
+    with pytest.raises(hub_module.Damaged, match="another range arrived than bytes=0-9"):
         file.read(10)
 
 

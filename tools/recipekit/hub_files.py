@@ -128,22 +128,25 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer from the Hub; at the file's end, with less."""
-        stop = min(self.position + len(buffer), self.size)
-        if stop <= self.position:
-            return 0
-        content = hub.patiently(lambda: self._range(self.position, stop))
-        buffer[: len(content)] = content
-        self.position = stop
-        return len(content)
+        wanted = memoryview(buffer)[: max(self.size - self.position, 0)]
+        if wanted:
+            hub.patiently(lambda: self._fill(wanted))
+        self.position += len(wanted)
+        return len(wanted)
 
-    def _range(self, start: int, stop: int) -> bytes:
+    def _fill(self, wanted: memoryview) -> None:
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import hf_raise_for_status
 
-        hub.stop_if_asked()
-        headers = self.headers | {"Range": f"bytes={start}-{stop - 1}"}
-        response = get_session().get(self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        hf_raise_for_status(response)
-        if response.status_code != 206 or len(response.content) != stop - start:
-            raise hub.Damaged(f"{self.url}: {len(response.content):,} bytes arrived, {stop - start:,} were asked for")
-        return response.content
+        headers = self.headers | {"Range": f"bytes={self.position}-{self.position + len(wanted) - 1}"}
+        arrived = 0
+        with get_session().stream(
+            "GET", self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        ) as answer:
+            hf_raise_for_status(answer)
+            if answer.status_code != 206 or int(answer.headers["Content-Length"]) != len(wanted):
+                raise hub.Damaged(f"{self.url}: another range arrived than {headers['Range']}")
+            for chunk in answer.iter_bytes():
+                hub.stop_if_asked()
+                wanted[arrived : arrived + len(chunk)] = chunk
+                arrived += len(chunk)
