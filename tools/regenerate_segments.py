@@ -58,8 +58,8 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
             except UserError as error:
                 problems += error.problems
     test = task.spec["data"]["test"]
-    if raw.TEST in counts:
-        counts[test["input"]] = counts.pop(raw.TEST)
+    if raw.TEST in task.spec["data"].get("split", {}).get("shares", ()):
+        counts[test["input"]] = counts.pop(raw.TEST, 0)
     else:
         try:
             for which in ("input", "gold"):

@@ -21,7 +21,7 @@ import orjson
 from recipekit import raw, runs, segments
 from recipekit.errors import UserError
 from recipekit.extract import Extractor
-from recipekit.formats import Converter, Row
+from recipekit.formats import Converter, Row, ordered
 from recipekit.raw import TEST, Chunk, RawFile
 from recipekit.runs import relative
 from recipekit.task import Task, load_task
@@ -113,6 +113,7 @@ class Maker:
                 row = raw.convert(self.task, self.converter, found)
                 body, problems = self._check(row)
                 if not problems:
+                    row["label"] = ordered(row["label"], self.task.output_schema)
                     self._add(parts, made, row, body, line)
             except UserError as error:
                 problems = error.problems
@@ -192,7 +193,7 @@ class GoldWriter:
 def written(rows: list[list[str]]) -> bytes:
     """Write rows as CSV."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream).writerows(rows)
     return stream.getvalue().encode()
 
 
