@@ -280,6 +280,20 @@ def test_a_fault_that_stays_is_one_error_and_leaves_no_data_set(server, tmp_path
     assert len(content(fetch(tmp_path, "talk") / "talk")) == 11
 
 
+def test_what_was_left_longer_than_the_file_is_fetched_anew(server, tmp_path):
+    """As after an error page that came in the place of a file."""
+    from huggingface_hub._local_folder import get_local_download_paths
+
+    commit = server.add("dataset", REPO, TALK)
+    (source,) = sources.select(task(tmp_path), ["talk"])
+    part = source.part(source.request(None, origin="hub", commit=commit))
+    paths = get_local_download_paths(part, "talk/a.jsonl")
+    left = paths.incomplete_path(hashlib.sha256(TALK["talk/a.jsonl"]).hexdigest())
+    left.write_bytes(b"<html>" * 10**6)
+    assert content(fetch(tmp_path, "talk") / "talk")["talk/a.jsonl"] == TALK["talk/a.jsonl"]
+    assert any("416" in line or "bytes=6000000-" in line for line in server.requests)
+
+
 def test_retry_after_is_waited_for(server, tmp_path, monkeypatch, said):
     waits = []
     monkeypatch.setattr(hub_module, "_pause", waits.append)
