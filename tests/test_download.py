@@ -214,6 +214,7 @@ def test_any_row_groups_give_the_first_rows(tmp_path_factory, groups, limit, at_
         first += size
     found = shards.plan(lambda name: (folder / name).open("rb"), names, None, limit)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROWS", 2)
         patch.setattr(shards, "AT_ONCE", shards.AT_ONCE if at_once else 0)
         shards.write(lambda name: (folder / name).open("rb"), found, None, folder, lambda size: None)
     files = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
