@@ -81,11 +81,13 @@ class Tally:
     Attributes:
         counts: Kind -> findings.
         first: Kind -> the first few.
-        unmended: Errors that cannot be mended with certainty.
+        errors: Findings that are errors.
+        unmended: Errors among them that cannot be mended with certainty.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[Finding]] = field(default_factory=dict)
+    errors: int = 0
     unmended: int = 0
 
     def add(self, finding: Finding) -> None:
@@ -94,6 +96,7 @@ class Tally:
         first = self.first.setdefault(finding.kind, [])
         if len(first) < NAMED:
             first.append(finding)
+        self.errors += finding.severity == "error"
         self.unmended += finding.severity == "error" and finding.after is None
 
 
