@@ -22,10 +22,9 @@ from recipekit.task import load_task
 from recipekit.validation import Copy, Limit, Report, errors_left, limit, percentiles, validate
 
 STYLES = {"error": "bold red", "warning": "yellow"}
-PLACE = 120  # characters of a place on the screen
 
 
-def targets(files: list[Path], fix: bool, drop: bool, output: Path | None) -> list[Copy | None]:
+def targets(files: list[Path], fix: bool, drop: bool, output: Path | None, json: Path | None) -> list[Copy | None]:
     """Name the mended copies.
 
     Raises:
@@ -36,6 +35,8 @@ def targets(files: list[Path], fix: bool, drop: bool, output: Path | None) -> li
     ]
     copies: list[Copy | None] = []
     taken = {file.resolve() for file in files}
+    if json and json.resolve() in taken:
+        problems.append(f"--json {json}: is a file to check; name another")
     for file in files:
         if not file.is_file():
             problems.append(f"{relative(file)}: no such file; check the name")
@@ -71,14 +72,22 @@ def heading(report: Report, measure: Limit | None, copy: Copy | None) -> str:
 
 
 def table(report: Report) -> Table:
-    """Show what was found, the most serious first: kind, count and first places."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    """Show what was found, a line a kind: how often, the first lines, and what is wrong with the first of them."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)
+    for title, justify in (
+        ("", "left"),
+        ("kind", "left"),
+        ("count", "right"),
+        ("lines", "left"),
+        ("the first", "left"),
+    ):
+        grid.add_column(title, justify=justify, no_wrap=True, ratio=1 if title == "the first" else None)  # type: ignore[arg-type]
     for kind, (severity, title) in KINDS.items():
-        for number, finding in enumerate(report.tally.first.get(kind, [])):
-            said = (severity, title, f"{report.tally.counts[kind]:,}") if number == 0 else ("", "", "")
-            place = f"{finding.line}: {finding}"
-            place = place if len(place) <= PLACE else f"{place[:PLACE]} ..."
-            grid.add_row(Text(said[0], STYLES[severity]), Text(said[1]), Text(said[2], justify="right"), Text(place))
+        if count := report.tally.counts.get(kind):
+            first = report.tally.first[kind]
+            lines = ", ".join(map(str, dict.fromkeys(finding.line for finding in first)))
+            cells = (title, f"{count:,}", lines + (" ..." if count > len(first) else ""), str(first[0]))
+            grid.add_row(Text(severity, STYLES[severity]), *map(Text, cells))
     return grid
 
 
@@ -106,7 +115,7 @@ def command(
 ) -> None:
     """Find every problem of data files; exit 1 where there are errors."""
     recipe = load_task(task)
-    copies = targets(files, fix, drop, output)
+    copies = targets(files, fix, drop, output, json)
     measure = limit(recipe, profile) if tokens else None
     log_to("validate")
     left = 0
@@ -131,10 +140,8 @@ def command(
             limits = {"profile": profile, "sequence_len": measure.tokens, "phase": measure.phase} if measure else {}
             found.end({"task": task, **limits, "files": summaries})
     if left:
-        show(
-            f"validate: {left:,} error(s)" + (" cannot be mended; --drop leaves such rows out" if fix else ""),
-            "bold red",
-        )
+        remedy = "--drop leaves such rows out" if fix else "--fix mends what can be mended"
+        show(f"validate: {left:,} error(s){' left' if fix else ''}; --all shows each, {remedy}", "bold red")
         raise typer.Exit(1)
     show("validate: no errors")
 

@@ -1,7 +1,6 @@
 """Lines of data files: what is wrong with their bytes and characters, and what of it is put right with certainty."""
 
 import codecs
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ LEAST = 8  # bytes beyond ASCII that tell an encoding
 BLOCK = 2**20  # characters of a UTF-16 file that are converted at a time
 RAW = dict.fromkeys([*range(9), 11, 12, *range(14, 32)])  # no JSON has these as they are, but for white space
 CONTROL = RAW | dict.fromkeys([*range(127, 160), 0xFEFF])
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 # A line with none of these has no control characters and no CR in its texts, written out or escaped.
 SUSPECT = re.compile(
     rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbb\xbf|\\[bfr]|\\u(?:00[01789]|[fF][eE][fF][fF])"
@@ -104,9 +104,8 @@ class Mender:
             )
         try:
             row, mended = _read(decoded)
-        except ValueError as error:
-            at = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            what = f"not valid JSON{at}: {getattr(error, 'msg', error)}; mend or remove the line"
+        except orjson.JSONDecodeError as error:
+            what = f"not valid JSON at column {error.colno}: {error.msg}; mend or remove the line"
             return None, decoded.encode(), [*found, Finding(number, "json", "", what)]
         if mended != decoded:
             what = "control characters as they are, which JSON has escaped or not at all; remove them"
@@ -209,18 +208,8 @@ def _read(text: str) -> tuple[Any, str]:
     Raises:
         ValueError: It is not JSON without them either.
     """
-    plain = text.translate(RAW)
-    try:
-        return orjson.loads(plain), plain
-    except orjson.JSONDecodeError:
-        if "\t" not in plain:
-            raise
-    value = json.loads(plain, strict=False, parse_constant=_no_constant)
-    return value, orjson.dumps(value).decode()  # which no half of a surrogate pair survives
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    plain = STRING.sub(lambda match: match[0].replace("\t", "\\t"), text.translate(RAW))
+    return orjson.loads(plain), plain
 
 
 def _cleaned(value: Any, path: str, number: int, found: list[Finding]) -> Any:
