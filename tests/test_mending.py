@@ -171,7 +171,17 @@ def test_utf16_is_converted_line_for_line(tmp_path, codec):
 
 def test_other_files_are_read_as_they_are(tmp_path):
     path = tmp_path / "a.jsonl"
-    for content in (b"", b"{", b"{\0", b"\0\0\0\0", text_of().encode(), mending.BOM + b"{}", text_of().encode("cp932")):
+    for content in (
+        b"",
+        b"{",
+        b"{\0",
+        b"\0\0\0\0",
+        b"\0\n\0\n",
+        b'\0{"\0',
+        text_of().encode(),
+        mending.BOM + b"{}",
+        text_of().encode("cp932"),
+    ):
         path.write_bytes(content)
         with mending.as_utf8(path) as found:
             assert found == (path, "")

@@ -19,7 +19,7 @@ from recipekit.findings import KINDS, Finding, listing
 from recipekit.joining import count_lines
 from recipekit.runs import relative
 from recipekit.task import load_task
-from recipekit.validation import Copy, Limit, Report, errors_left, limit, percentiles, validate
+from recipekit.validation import Copy, Limit, Report, limit, percentiles, validate
 
 STYLES = {"error": "bold red", "warning": "yellow"}
 
@@ -99,7 +99,7 @@ def summary(report: Report, measure: Limit | None, copy: Copy | None) -> dict[st
         found["over"] = sum(count for length, count in report.lengths.items() if length > measure.tokens)
     if copy:
         found["copy"] = {"file": relative(copy.path), "rows": report.written, "left_out": report.left_out}
-    return found | {"errors": errors_left(report, copy)}
+    return found | {"errors": report.left}
 
 
 def command(
@@ -134,7 +134,7 @@ def command(
             show(heading(report, measure, copy))
             if report.tally.counts:
                 show(table(report))
-            left += errors_left(report, copy)
+            left += report.left
             summaries.append(summary(report, measure, copy))
         if found:
             limits = {"profile": profile, "sequence_len": measure.tokens, "phase": measure.phase} if measure else {}

@@ -82,13 +82,11 @@ class Tally:
         counts: Kind -> findings.
         first: Kind -> the first few.
         errors: Findings that are errors.
-        unmended: Errors among them that cannot be mended with certainty.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[Finding]] = field(default_factory=dict)
     errors: int = 0
-    unmended: int = 0
 
     def add(self, finding: Finding) -> None:
         """Count a finding."""
@@ -97,7 +95,6 @@ class Tally:
         if len(first) < NAMED:
             first.append(finding)
         self.errors += finding.severity == "error"
-        self.unmended += finding.severity == "error" and finding.after is None
 
 
 class Listing:

@@ -189,10 +189,8 @@ def _wide_encoding(head: bytes) -> str:
     for bom, name in WIDE.items():
         if head.startswith(bom):
             return name
-    zeros = [byte == 0 for byte in head]
-    if len(zeros) == 4 and zeros[:2] == zeros[2:] and zeros[0] != zeros[1]:  # ASCII, as JSON begins
-        return "utf-16-be" if zeros[0] else "utf-16-le"
-    return ""
+    ascii_pair = {b"{\0": "utf-16-le", b"\0{": "utf-16-be"}.get(head[:2], "")  # as a row begins
+    return ascii_pair if head[2:].count(0) == 1 and head[2:].find(0) == head[:2].find(0) else ""
 
 
 def _line_end(number: int, end: bytes) -> Iterator[Finding]:

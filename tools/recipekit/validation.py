@@ -2,6 +2,7 @@
 
 import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -71,6 +72,7 @@ class Report:
         written: Rows of the mended copy.
         mended: Things that were changed in it.
         left_out: Rows and blank lines that it lacks.
+        left: Errors that the copy still has; without one, those of the file.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Report:
     written: int = 0
     mended: int = 0
     left_out: int = 0
+    left: int = 0
 
 
 def limit(task: Task, profile: str) -> Limit:
@@ -125,13 +128,14 @@ def validate(
                 if writer:
                     writer.add(finding)
 
+            keys = _check(_parts(task, path, source, measure), report, add, advance, writer)
             if encoding:
                 add(Finding(1, "encoding", "", f"the file is {encoding}; save it as UTF-8", encoding, "UTF-8"))
-            keys = _check(_parts(task, path, source, measure), report, add, advance, writer)
             if writer:
                 writer.forget(keys)
             for finding in sorted(repeats(*keys)):
                 add(finding)
+            report.left = report.tally.errors
             if writer:
                 writer.end()
         except OSError as error:
@@ -181,15 +185,19 @@ class Writer:
         self.copy = stack.enter_context(writing(copy.path))
         self.fixes = stack.enter_context(writing(copy.fixes))
         self.out = bytearray()  # of each line, whether the copy lacks it
+        self.errors = array("I")  # of each line, what cannot be mended
 
     def text(self, part: Checked) -> None:
         """Take the next lines."""
         self.mended.write(part.text)
         self.out.extend(bytes(part.lines))
+        self.errors.extend(array("I", [0]) * part.lines)
 
     def add(self, finding: Finding) -> None:
         """List what is changed by a finding, if anything is."""
-        dropped = self.drop and finding.after is None and finding.severity == "error"
+        unmended = finding.after is None and finding.severity == "error"
+        self.errors[finding.line - 1] += unmended
+        dropped = self.drop and unmended
         left_out = dropped or finding.kind in LEFT_OUT
         if finding.after is None and not dropped:
             return
@@ -201,7 +209,7 @@ class Writer:
 
     def forget(self, keys: list[np.ndarray]) -> None:
         """Take rows that are left out for no repetition of others, nor others for theirs."""
-        for column in keys:
+        for column in keys if self.drop else ():
             column[np.frombuffer(bytes(self.out), bool)] = 0
 
     def end(self) -> None:
@@ -210,15 +218,9 @@ class Writer:
         for text, out in zip(self.mended, self.out, strict=True):
             if not out:
                 self.copy.write(text)
+        self.report.left = sum(errors for errors, out in zip(self.errors, self.out, strict=True) if not out)
         self.report.left_out = sum(self.out)
         self.report.written = len(self.out) - self.report.left_out
-
-
-def errors_left(report: Report, copy: Copy | None) -> int:
-    """Count the errors that the copy still has; without one, those of the file."""
-    if copy is None:
-        return report.tally.errors
-    return 0 if copy.drop else report.tally.unmended
 
 
 _checker: Checker | None = None
