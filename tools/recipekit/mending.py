@@ -24,10 +24,9 @@ BLOCK = 2**20  # characters of a UTF-16 file that are converted at a time
 RAW = dict.fromkeys([*range(9), 11, 12, *range(14, 32)])  # no JSON has these as they are, but for white space
 CONTROL = RAW | dict.fromkeys([*range(127, 160), 0xFEFF])
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-# A line with none of these has no control characters and no CR in its texts, written out or escaped.
-SUSPECT = re.compile(
-    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbb\xbf|\\[bfr]|\\u(?:00[01789]|[fF][eE][fF][fF])"
-)
+# JSON with none of these has no control characters and no CR in its texts, written out or escaped.
+SUSPECT = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xef\xbb\xbf|\\[bfr]|\\u(?:00[01789]|[fF][eE][fF][fF])")
+MARKS = (b"\\", b"\xc2", b"\x7f", BOM)  # what all of them begin with: found many times faster
 
 
 class Mended(NamedTuple):
@@ -72,7 +71,7 @@ class Mender:
                 found.append(Finding(number, "json", "", message))
             return Mended(None, text, found)
         inner = list[Finding]()
-        if SUSPECT.search(text):
+        if any(mark in text for mark in MARKS) and SUSPECT.search(text):
             row = _cleaned(row, "", number, inner)
         if "segments" in row:
             inner += self._eos(number, row)
