@@ -17,7 +17,6 @@ from recipekit.errors import UserError
 from recipekit.findings import KINDS
 from recipekit.task import load_task
 from rows import Characters, row
-from tiny import tiny_tokenizer
 
 MENDED = {"encoding", "bom", "crlf", "cr", "blank", "control", "twice"}
 LIMIT = validation.Limit("base", None, 200, "phase1")
@@ -111,6 +110,8 @@ def test_what_is_wrong_with_segments_is_named_with_its_place(task, tmp_path, cha
 
 
 def test_rows_in_order_have_no_findings_and_are_measured(task, tmp_path, mini):
+    from tiny import tiny_tokenizer  # takes seconds to import
+
     tokenizer = tiny_tokenizer(tmp_path / "base", sentencepiece=True)
     tokenizer.backend_tokenizer.enable_truncation(5)
     rowcheck.load_tokenizer = lambda *_: tokenizer  # which the fixture puts back
