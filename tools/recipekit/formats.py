@@ -1,5 +1,6 @@
 """Raw rows of other shapes -> {"id", "body", "label"}, as data.rows of task.yml says."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,6 +30,7 @@ class Converter:
         self.task = task
         self.schema = task.output_schema
         self.separator = task.spec["gold"]["separator"]
+        self.as_is = not spec
         self.messages = spec.get("format") == "messages"
         given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
         self.id = given.get("id", "id")
@@ -41,6 +43,8 @@ class Converter:
         Raises:
             UserError: The row lacks a key that task.yml names, or its messages are no conversation.
         """
+        if self.as_is:
+            return {"id": None, "body": None, "label": None} | row
         if self.messages:
             row = _exchange(row)
         name = row.get(self.id)
@@ -80,9 +84,26 @@ def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
     if "boolean" in kinds:
         return TRUTHS.get(text.lower(), value)
     try:
-        return orjson.loads(text.replace(",", "") if {"integer", "number"} & set(kinds) else value)
-    except orjson.JSONDecodeError:
+        if {"integer", "number"} & set(kinds):
+            digits = text.replace(",", "")
+            return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else orjson.loads(digits)
+        return orjson.loads(value)
+    except ValueError:
         return value
+
+
+def ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Put an answer's keys into the order of the schema's properties, in which constrained decoding writes them.
+
+    A model that learned another order would be held to one that it never saw.
+    """
+    if isinstance(value, list) and (items := schema.get("items")):
+        return [ordered(item, items) for item in value] if value else value
+    parts = schema.get("properties")
+    if not isinstance(value, dict) or not parts:
+        return value
+    known = {key: ordered(value[key], inner) for key, inner in parts.items() if key in value}
+    return known if len(known) == len(value) else known | {key: value[key] for key in value if key not in known}
 
 
 def _body(spec: str, given: bool) -> Callable[[Row], Any]:
