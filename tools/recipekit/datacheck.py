@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recipekit import rowcheck
 from recipekit.errors import UserError
 from recipekit.findings import Finding
-from recipekit.formats import Converter
+from recipekit.formats import Converter, ordered
 from recipekit.mending import Mender
 from recipekit.raw import Chunk, key
 from recipekit.rawcheck import RawChecker
@@ -112,7 +112,7 @@ class Checker:
             return []
         if not is_raw:
             return [segment["text"] for segment in row["segments"]]
-        return [] if found else [*self.task.render(article), self.task.answer(label)]
+        return [] if found else [*self.task.render(article), self.task.answer(ordered(label, self.task.output_schema))]
 
     def _raw(self, line: int, row: dict[str, Any]) -> tuple[list[Finding], dict[str, Any] | None]:
         try:

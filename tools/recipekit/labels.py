@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jsonschema
 import jsonschema_rs
 
 from recipekit import spans
@@ -25,13 +24,15 @@ class LabelChecker:
     def __init__(self, task: Task) -> None:
         self.is_valid = jsonschema_rs.validator_for(task.output_schema).is_valid
         self.copied = copied_properties(task)
-        self._validator = jsonschema.Draft202012Validator(task.output_schema)
+        self._schema = task.output_schema
 
     def problems(self, label: Any) -> list[tuple[Place, str]]:
         """Tell where a label does not fit the schema, and why."""
         if self.is_valid(label):
             return []
-        faults = self._validator.iter_errors(label)
+        import jsonschema  # has words for what is wrong, and takes its time
+
+        faults = jsonschema.Draft202012Validator(self._schema).iter_errors(label)
         return [(place(("label", *fault.absolute_path)), _cut(fault.message)) for fault in faults]
 
     def missing(self, label: Any, article: str) -> Iterator[tuple[Place, str]]:
