@@ -14,7 +14,7 @@ from recipekit.errors import UserError
 from recipekit.extract import Extractor
 from recipekit.formats import Converter, typed
 from recipekit.gold import GoldFile
-from recipekit.preparing import GoldWriter, written
+from recipekit.gold_rows import GoldWriter, written
 from recipekit.task import load_task
 
 SCHEMA = {
