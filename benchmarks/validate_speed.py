@@ -19,7 +19,7 @@ from typing import Annotated
 
 import orjson
 import typer
-from evaluate_speed import article
+from invented import article
 from rich import box
 from rich.table import Table
 

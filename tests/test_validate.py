@@ -9,6 +9,7 @@ import pytest
 import typer
 
 import validate as tool
+from checking import edit
 from recipekit import ROOT, rowcheck, segments, validation
 from recipekit.errors import UserError
 from recipekit.findings import KINDS
@@ -92,6 +93,41 @@ def test_percentiles_are_of_the_nearest_rank():
     expected = {"min": 1, "median": 100, "p90": 180, "p95": 190, "p99": 198, "max": 200}
     assert validation.percentiles(lengths) == expected and validation.percentiles(Counter()) == {}
     assert set(validation.percentiles(Counter([7])).values()) == {7}
+    assert validation.percentiles(Counter(range(1, 8)))["median"] == 4
+
+
+def test_a_row_may_have_as_many_tokens_as_sequence_len_and_no_more(task, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line(sample(1)) + line({"id": "x", "body": "長" * 300, "label": None}))
+    [(length, rows)] = check(task, path)[0].lengths.items()  # what has no label is not measured
+    limits = [validation.Limit("base", None, tokens, "phase1") for tokens in (length, length - 1)]
+    assert [places(check(task, path, measure=limit)[1]) for limit in limits] == [
+        [(2, "row", "label")], [(2, "row", "label"), (1, "long", "")]
+    ]  # fmt: skip
+
+
+def test_the_least_sequence_len_of_the_phases_counts(sound_task):
+    edit(sound_task, "phase2", sequence_len=150)
+    assert validation.limit(sound_task, "cpu") == validation.Limit("data/samples/base", None, 150, "phase2")
+    edit(sound_task, "phase2", output_dir="elsewhere")
+    with pytest.raises(UserError, match="phase2.yml:.*output_dir"):
+        validation.limit(sound_task, "cpu")
+
+
+def test_labels_are_the_same_in_any_order_of_keys(task, tmp_path):
+    path = tmp_path / "a.jsonl"
+    people = {"name": "山田", "age": "3"}, {"age": "3", "name": "山田"}
+    path.write_bytes(b"".join(line({"id": "A", "body": "山田", "label": {"persons": [each]}}) for each in people))
+    assert [(finding.line, finding.kind) for finding in check(task, path)[1]] == [(2, "twice")]
+
+
+def test_a_data_set_of_task_yml_is_read_as_it_says_there(mini):
+    path = mini / "recipes/mini/task.yml"
+    spec = "pos: {rows: {body: text}}"
+    path.write_text(path.read_text(encoding="utf-8").replace("pos: {}", spec), encoding="utf-8")
+    file = mini / "data/samples/mini/pos.jsonl"
+    file.write_bytes(line({"text": "a", "label": {"persons": []}}))
+    assert check(load_task("mini", mini), file, measure=None)[1] == []
 
 
 def test_repeats_are_found_across_raw_rows_and_segments(task, tmp_path):
@@ -206,6 +242,10 @@ def test_mistakes_on_the_command_line_come_all_at_once(command, tmp_path):
         assert any(words in problem for problem in error.value.problems), words
     with pytest.raises(UserError, match="stands there as a file"):
         command(a, fix=True, output=tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.jsonl").write_bytes(b"{}")
+    with pytest.raises(UserError, match=r"new/a\.jsonl: stands there"):
+        command(a, tmp_path / "other" / "a.jsonl", fix=True, output=tmp_path / "new")
     with pytest.raises(UserError, match="--drop: only with --fix"):
         command(a, drop=True)
     (tmp_path / "empty.jsonl").write_bytes(b"")
