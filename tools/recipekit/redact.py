@@ -19,14 +19,13 @@ before you pass it on.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import jmespath
 
 from recipekit import spans
 from recipekit.compare import Slot
 from recipekit.evaluation import Case
+from recipekit.extract import properties_of
 from recipekit.spans import fold
 from recipekit.task import Task
 
@@ -69,7 +68,7 @@ def redact(task: Task) -> Callable[[Case], Case]:
     entities = task.spec["gold"].get("entities", {})
     paths = [spec["path"] for spec in columns.values()]
     paths += [entities[spec["entity"]]["path"] for spec in columns.values() if "entity" in spec]
-    properties = {name for path in paths for name in _fields(jmespath.compile(path).parsed)}
+    properties = {name for path in paths for name in properties_of(path)}
     separator = task.spec["gold"]["separator"]
 
     def redacted(case: Case) -> Case:
@@ -206,15 +205,6 @@ class _Names:
             name = name if sure else re.sub("[元前副]$", "", name)
             if not _NOBODY.fullmatch(name) and (sure or not _OFFICE.fullmatch(name)):
                 yield match.start(), name, sure
-
-
-def _fields(node: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the properties that a JMESPath takes values from, without those that a filter looks at."""
-    if node["type"] == "field":
-        yield node["value"]
-    for child in node["children"][: 2 if node["type"] == "filter_projection" else None]:
-        if isinstance(child, dict):
-            yield from _fields(child)
 
 
 def _mask(text: str, places: list[spans.Span]) -> str:
