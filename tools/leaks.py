@@ -36,7 +36,7 @@ NOUNS = {
     "normalised": "the text, but for spaces, punctuation and widths,",
     "near": "most of the text",
     "person": "a person",
-    "group": "a group",
+    "group": "a value of '{}'",
     "id": "the id",
 }
 
@@ -117,12 +117,15 @@ def table(report: Mapping[str, Any]) -> Table:
     return grid
 
 
-def problems(report: Mapping[str, Any]) -> list[str]:
-    """Say in a line each what leaks into the test set."""
+def shared(report: Mapping[str, Any], right: str) -> list[str]:
+    """Say in a line each what other splits share with one."""
+    entries = [
+        e for e in report["between"] if e["splits"][1] == right and e["rows"] and e["kind"] not in report["ignored"]
+    ]
+    nouns = [NOUNS[entry["kind"]].format(report["group"]) for entry in entries]
     return [
-        f"{entry['splits'][0]} -> test: {entry['rows']:,} rows share {NOUNS[entry['kind']]} with {entry['of']:,} rows"
-        for entry in report["between"]
-        if entry["leak"]
+        f"{entry['splits'][0]} -> {right}: {entry['rows']:,} rows share {noun} with {entry['of']:,} rows"
+        for entry, noun in zip(entries, nouns, strict=True)
     ]
 
 
@@ -134,12 +137,10 @@ def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> 
         show(f"{pair['kind']}{alike}: {'  '.join(pair['rows'])}")
         for line in pair["text"]:
             show(f"    {line}")
-    for problem in problems(report):
+    for problem in shared(report, "test"):
         show(f"{'warning' if allowed else 'error'}: {problem}", style="yellow" if allowed else "bold red")
-    for entry in report["between"]:
-        if entry["splits"][1] == "validation" and entry["rows"] and entry["kind"] not in report["ignored"]:
-            what = f"{entry['rows']:,} rows share {NOUNS[entry['kind']]} with {entry['of']:,} rows"
-            show(f"warning: train -> validation: {what}; the validation loss flatters", style="yellow")
+    for problem in shared(report, "validation"):
+        show(f"warning: {problem}; the validation loss flatters", style="yellow")
     if "dropped" in report:
         rows = sum(report["dropped"].values())
         again = f"uv run tools/regenerate_segments.py {report['task']} --source {relative(folder)}"
@@ -148,7 +149,7 @@ def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> 
         remedy = "drop them with --drop, or go on with --allow-leaks (train_all.sh: LEAKS=allow)"
         show(f"leaks: {report['leaks']:,} rows of training and validation leak into the test set; {remedy}")
     if not report["leaks"]:
-        show("leaks: training and validation share nothing with the test set", style="green")
+        show("leaks: none into the test set", style="green")
     show(f"leaks: {state} {relative(folder)}")
 
 

@@ -156,11 +156,15 @@ class Corpus:
         """MinHash signatures, one row a row."""
         return np.frombuffer(self._slots, np.uint32).reshape(-1, near.SLOTS)
 
-    def splits(self) -> NDArray[np.uint8]:
-        """Return the place in SPLITS of every row's split."""
+    def rows_of_parts(self) -> list[tuple[Part, range]]:
+        """Return every data set with the numbers of its rows."""
         ends = [part.start for part in self.parts[1:]] + [len(self)]
-        sizes = [end - part.start for part, end in zip(self.parts, ends, strict=True)]
-        return np.repeat(np.array([SPLITS.index(part.split) for part in self.parts], np.uint8), sizes)
+        return [(part, range(part.start, end)) for part, end in zip(self.parts, ends, strict=True)]
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """Return the numbers of a split's rows."""
+        parts = [np.array(rows, np.intp) for part, rows in self.rows_of_parts() if part.split == split]
+        return np.concatenate([np.empty(0, np.intp), *parts])
 
     def part(self, row: int) -> Part:
         """Return the data set of a row."""

@@ -11,6 +11,7 @@ import orjson
 from rapidfuzz.distance import Levenshtein
 
 from recipekit.corpus import SPLITS, Corpus
+from recipekit.errors import UserError
 from recipekit.leaks import Found, Groups, Pair
 from recipekit.normal_name import person_name
 from recipekit.runs import relative, writing
@@ -42,12 +43,13 @@ def summary(corpus: Corpus, found: Found, threshold: float, ignored: Collection[
         between.append({"splits": [left, right], "kind": kind, "rows": len(rows), "of": len(others), "leak": leak})
         if leak:
             worst.append(_example(corpus, pairs[0], kind, (left, right)))
-    splits = corpus.splits()
+    splits = [(part.split, len(rows)) for part, rows in corpus.rows_of_parts()]
     return {
         "task": corpus.task.name,
         "threshold": threshold,
+        "group": corpus.group,
         "ignored": sorted(ignored),
-        "rows": {name: int((splits == place).sum()) for place, name in enumerate(SPLITS)},
+        "rows": {name: sum(count for split, count in splits if split == name) for name in SPLITS},
         "files": [{"file": relative(part.path), "set": part.name, "split": part.split} for part in corpus.parts],
         "leaks": len(leaking),
         "between": between,
@@ -114,12 +116,22 @@ def write_copies(corpus: Corpus, found: Found, ignored: Collection[str], folder:
 
     Returns:
         File -> rows dropped.
+
+    Raises:
+        UserError: A data set would be left without rows, or something cannot be written.
     """
     dropped: dict[int, tuple[str, int]] = {}
     for (left, right, kind), pairs in found.items():
         if left != right and kind not in ignored:
             for pair in pairs:
                 dropped.setdefault(pair.left, (kind, pair.right))
+    if emptied := [part.name for part, rows in corpus.rows_of_parts() if rows and dropped.keys() >= set(rows)]:
+        remedy = (
+            "split the data so that they share less (data.split.by in task.yml), or name kinds in data.leaks.ignore"
+        )
+        raise UserError(
+            [f"--drop: every row of {name} shares something, none would be left; {remedy}" for name in emptied]
+        )
     with writing(folder / "dropped.jsonl") as stream:
         for row, (kind, other) in sorted(dropped.items()):
             part, names = corpus.part(row), corpus.values(row, "id")

@@ -47,9 +47,8 @@ def search(corpus: Corpus, threshold: float, advance: Callable[..., None]) -> Fo
         Pairs, the most alike first, by splits and kind; kinds that a task cannot have are left out.
     """
     found: Found = {}
-    splits = corpus.splits()
     for names in [*BETWEEN, *((name, name) for name in SPLITS)]:
-        left, right = (np.flatnonzero(splits == SPLITS.index(name)) for name in names)
+        left, right = (corpus.rows(name) for name in names)
         if len(left) and len(right):
             within = names[0] == names[1]
             for kind, pairs in (_within if within else _between)(corpus, left, right, threshold).items():
