@@ -135,10 +135,22 @@ def test_pairs_are_no_more_than_rows(data):
     data.put(pos=[(same,)] * 30 + [(near,)] * 20, eval=[(same,)] * 10 + [(edited(article(5), 10),)] * 5)
     report = data.run()
     assert shared(report)["exact"] == (30, 10)
-    rows, of = shared(report)["near"]
-    assert rows >= 20 and of >= 5 and report["leaks"] == 50
+    assert shared(report)["near"] == (20, 5) and report["leaks"] == 50
     pairs = re.findall(r"-> test, \w+: (\d+) pairs", data.list)
     assert sum(map(int, pairs)) <= 65
+
+
+def test_the_most_alike_comes_first(data):
+    data.put(pos=[(edited(article(5), 20, 60),), (edited(article(5), 60),)], eval=[(article(5),)])
+    [worst] = data.run()["worst"]
+    assert worst["rows"] == [str(data.root / TRAIN) + ":2", str(data.root / TEST) + ":1"]
+    assert data.list.index(f"0.92  {TRAIN}:2") < data.list.index(f"0.84  {TRAIN}:1")
+
+
+def test_no_pair_is_below_the_threshold(data):
+    data.put(pos=[(article(5),), (edited(article(5), 20, 60, 100),)])  # 101 of 131 5-grams: 0.77
+    assert [e["repeated"] for e in data.run()["within"] if e["split"] == "train"] == [0, 0, 0]
+    assert [e["repeated"] for e in data.run(threshold=0.77)["within"] if e["split"] == "train"] == [0, 0, 1]
 
 
 def test_repeats_within_a_split_are_told_and_no_leak(data):
@@ -393,6 +405,7 @@ def test_as_a_command(clone):
     done = command(clone)
     assert (done.returncode, done.stdout) == (0, "") and "leaks: none into the test set" in done.stderr
     assert "up to date" in command(clone).stderr
+    assert "written to" in command(clone, "--threshold", "0.7").stderr
     article = json.loads((samples / "hawks_eval_input.jsonl").read_text(encoding="utf-8").splitlines()[4])
     label = {"persons": [], "occured_locations": [], "police_departments": []}
     with (samples / "hawks_train.jsonl").open("a", encoding="utf-8") as stream:

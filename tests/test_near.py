@@ -66,6 +66,7 @@ def test_jaccard_by_hand():
     # abcdefg has 3 grams, abcdefX 3, of which abcde and bcdef are in both: 2 of 4
     assert near.jaccard(near.grams("abcdefg"), near.grams("abcdefX")) == 0.5
     assert near.jaccard(near.grams("甲乙"), near.grams("甲乙")) == 1
+    assert near.jaccard(near.grams("ああああああああ"), near.grams("あああああい")) == 0.5, "a gram counts once"
     assert near.jaccard(near.grams("甲乙"), near.grams("甲丙")) == 0
 
 

@@ -23,7 +23,8 @@ from recipekit.runs import relative
 from recipekit.task import Task
 
 SPLITS = ("train", "validation", "test")
-KINDS = ("exact", "normalised", "near", "person", "group", "id")  # of what rows can share
+TEXT = ("exact", "normalised", "near")  # the strictest first
+KINDS = (*TEXT, "person", "group", "id")  # of what rows can share
 BATCH = 1000  # texts
 SHOWN = 20  # problems
 
@@ -103,8 +104,7 @@ class Corpus:
             return [name for find in self._finders for name in find(row["label"])]
 
         task, data = self.task, self.task.spec["data"]
-        found, missing = raw.files(task, self.source)
-        problems += missing
+        found, _ = raw.files(task, self.source)
         for name in [*task.raw_sets, raw.TEST]:
             if file := next((file for file in found if name in file.shares), None):
                 split = "test" if name == raw.TEST else data["train"][name].get("role", "train")

@@ -93,7 +93,7 @@ def _near(corpus: Corpus, left: Rows, right: Rows, threshold: float) -> list[Pai
     firsts = [np.array([rows[0] for rows in side.values()], np.intp) for side in (mine, others)]
     for text, candidates in near.between(corpus.signatures, firsts[0], firsts[1], threshold):
         for other in candidates:
-            if normal[text] == normal[other] or covered.issuperset((text, other)):
+            if covered.issuperset((text, other)):
                 continue
             alike = near.jaccard(corpus.grams(other), corpus.grams(text))
             if alike >= threshold:
