@@ -33,17 +33,16 @@ def summary(corpus: Corpus, found: Found, threshold: float, ignored: Collection[
     """
     between, within, worst = [], [], []
     leaking: set[int] = set()
-    stricter: dict[tuple[str, str], set[int]] = {}  # rows that were counted under a stricter kind
+    counted: dict[tuple[str, str], set[int]] = {}
     for (left, right, kind), pairs in found.items():
         if left == right:
             within.append({"split": left, "kind": kind, "repeated": len(pairs), **_groups(pairs)})
             continue
         rows, others = {pair.left for pair in pairs}, {pair.right for pair in pairs}
-        if kind in TEXT:
-            counted = stricter.setdefault((left, right), set())
-            rows, others = rows - counted, others - counted
-            counted |= rows | others
-        leak = bool(pairs) and right == "test" and kind not in ignored
+        if kind in TEXT:  # a row counts under the strictest
+            rows -= counted.get((left, right), set())
+            counted.setdefault((left, right), set()).update(() if kind in ignored else rows)
+        leak = bool(rows) and right == "test" and kind not in ignored
         leaking |= rows if leak else set()
         between.append({"splits": [left, right], "kind": kind, "rows": len(rows), "of": len(others), "leak": leak})
         if leak:
