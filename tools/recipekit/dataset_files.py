@@ -1,0 +1,103 @@
+"""A task's data sets as they go out: which files, under which names, and under whose licence."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipekit import raw
+from recipekit.errors import UserError
+from recipekit.runs import read_record, relative
+from recipekit.task import Task
+
+SOURCE = "SOURCE.json"  # beside what tools/download.py fetched
+UNKNOWN = ("", "unknown", "other")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file and where it goes.
+
+    Attributes:
+        path: Where it lies here.
+        name: Its path in the repository, where tools/download.py and regenerate_segments.py find it again.
+        split: What `datasets.load_dataset` calls it; None: that reads the file apart from the others.
+    """
+
+    path: Path
+    name: str
+    split: str | None
+
+
+def collect(task: Task, segments: bool) -> list[DataFile]:
+    """List a task's raw files, or its segments as trained, and its test set.
+
+    Raises:
+        UserError: Files are missing, or the task has no data sets.
+    """
+    if not task.spec.get("data", {}).get("train"):
+        raise UserError(f"{relative(task.dir / 'task.yml')}: data.train: there is none, so there is nothing to publish")
+    test = task.spec["data"]["test"]
+    if segments:
+        train = {name: task.segments_path(name) for name in task.spec["data"]["train"]}
+        tests = [task.test_path("input"), task.test_path("gold")]
+        redo = f"run uv run tools/regenerate_segments.py {task.name}"
+        problems = [f"{relative(p)}: no such file; {redo}" for p in (*train.values(), *tests) if not p.is_file()]
+    else:
+        files, problems = raw.files(task, task.raw_dir)
+        train = {"_".join(file.shares) if len(file.shares) == 1 else file.path.stem: file.path for file in files}
+        tests = []
+        for name in test.values() if not any(raw.TEST in file.shares for file in files) else ():
+            try:
+                tests.append(raw.find(task, task.raw_dir, name))
+            except UserError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(problems)
+    found = [DataFile(path, f"train/{path.name}", _split(name, path)) for name, path in train.items()]
+    found += [DataFile(p, f"test/{p.name}", _split("test", p) if p.name == test["input"] else None) for p in tests]
+    return list({file.name: file for file in found}.values())
+
+
+def _split(name: str, path: Path) -> str | None:
+    # All files of a repository are read by one of datasets' builders: the one for JSON.
+    return re.sub(r"\W", "_", name) if path.suffix != ".csv" else None
+
+
+def sources(task: Task, segments: bool) -> list[dict[str, Any]]:
+    """Read what is known of where the data come from: the SOURCE.json of each download."""
+    made_from = read_record(task.outputs / "state" / "regenerate.json").get("source") if segments else None
+    folder = task.root / made_from if made_from else task.raw_dir
+    return [record for path in sorted(folder.rglob(SOURCE)) if (record := read_record(path))]
+
+
+def licences(origins: list[dict[str, Any]], declared: str | None) -> list[str]:
+    """Say which licences the data carry: those of their sources; the declared one where a source names none.
+
+    Raises:
+        UserError: A source forbids it, a licence is unknown, or another one is declared than the source's.
+    """
+    problems: list[str] = []
+    known: set[str] = set()
+    for origin in origins or [{}]:
+        place = origin.get("repo") or origin.get("origin") or "the data"
+        stated = identifier(origin.get("license"))
+        terms = f" (its terms: {origin['terms']})" if origin.get("terms") else ""
+        if stated is None and not declared:
+            said = f", its source says '{origin['license']}'" if origin.get("license") else ""
+            problems.append(f"{place}: licence unknown{said}{terms}; where you may pass the data on, name it: --license ID")
+        elif stated and re.search(r"-nd(-|$)|proprietary|all-rights-reserved", stated):
+            problems.append(f"{place}: its licence, {stated}, forbids to pass on such a copy{terms}; it cannot be published")
+        elif stated and declared and identifier(declared) != stated:
+            problems.append(f"{place}: --license {declared}, but its source says {stated}; leave --license away")
+        else:
+            known.add(stated or str(declared))
+    if problems:
+        raise UserError(problems)
+    return sorted(known)
+
+
+def identifier(licence: str | None) -> str | None:
+    """Write a licence as the Hub does: "CC BY-SA 4.0" is cc-by-sa-4.0; None where it names none."""
+    written = re.sub(r"[\s_]+", "-", (licence or "").strip().lower())
+    return written if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", written) and written not in UNKNOWN else None
