@@ -19,6 +19,7 @@ PII = ("person", "address", "phone", "mail", "card", "my_number")
 KINDS = (*PII, secret_scan.SECRET, secret_scan.OWN)
 PLACES = 3  # kept of each kind
 PROBLEMS = 20  # kept of a file
+SMALL = 2**18  # bytes that are scanned before other processes would have started
 TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 
@@ -136,7 +137,9 @@ def merged(first: pa.StructType, second: pa.StructType) -> pa.StructType:
     Raises:
         TYPE_ERRORS: A key's types do not go together.
     """
-    return pa.struct(list(pa.unify_schemas([pa.schema(list(first)), pa.schema(list(second))], promote_options="permissive")))
+    return pa.struct(
+        list(pa.unify_schemas([pa.schema(list(first)), pa.schema(list(second))], promote_options="permissive"))
+    )
 
 
 def _first_of_another_type(rows: list[tuple[int, dict[str, Any]]]) -> tuple[int, str]:
@@ -176,7 +179,7 @@ def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> di
                 problems.extend(error.problems)
 
     make = partial(_scanner, own)
-    small = sum(path.stat().st_size for path in paths) < raw.CHUNK
+    small = sum(path.stat().st_size for path in paths) < SMALL
     for found in map(make(), chunks()) if small else cores.each(make, chunks()):
         results[found.path].add(found)
         advance(found.rows)

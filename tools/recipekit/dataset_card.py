@@ -1,9 +1,5 @@
 """The data card, README.md of a data set on the Hub: what its rows are, whence they come and how they are loaded."""
 
-from collections import Counter
-from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -11,42 +7,11 @@ import orjson
 import pyarrow as pa
 
 from recipekit import ROOT
-from recipekit.content_scan import TYPE_ERRORS, Found, merged
-from recipekit.dataset_files import DataFile
+from recipekit.content_scan import TYPE_ERRORS, merged
+from recipekit.dataset_release import Release
 from recipekit.errors import UserError
-from recipekit.task import Task
 
 SIZES = ("K", "M", "B", "T")
-
-
-@dataclass(frozen=True)
-class Release:
-    """What is published.
-
-    Attributes:
-        task: Whose data they are.
-        repo: owner/name on the Hub.
-        files: Files in order.
-        found: What each file holds.
-        digests: sha256 of each file, by its name in the repository.
-        segments: Whether rows are segments as trained; raw rows otherwise.
-        licences: Licences of the data.
-        origins: The SOURCE.json of each download.
-    """
-
-    task: Task
-    repo: str
-    files: list[DataFile]
-    found: dict[Path, Found]
-    digests: dict[str, str]
-    segments: bool
-    licences: list[str]
-    origins: list[dict[str, Any]]
-
-    @property
-    def rows(self) -> int:
-        """Rows of all splits."""
-        return sum(self.found[file.path].rows for file in self.files if file.split)
 
 
 def row_type(release: Release) -> pa.StructType:
@@ -113,7 +78,6 @@ def write_card(release: Release) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    counts = reduce(lambda all, found: all + found.counts, release.found.values(), Counter[str]())
     return environment.get_template("dataset_card.md.j2").render(
         front_matter=front_matter(release, kind).strip(),
         release=release,
@@ -121,6 +85,6 @@ def write_card(release: Release) -> str:
         fields=[(name.name, type_name(name.type)) for name in kind],
         schema=orjson.dumps(release.task.output_schema, option=orjson.OPT_INDENT_2).decode(),
         mixes={name: spec for name, spec in release.task.spec["data"]["train"].items() if "base" in spec},
-        counts=counts,
+        counts=release.counts,
         sample=all(file.path.is_relative_to(release.task.root / "data" / "samples") for file in release.files),
     )

@@ -29,8 +29,8 @@ class DataFile:
     split: str | None
 
 
-def collect(task: Task, segments: bool) -> list[DataFile]:
-    """List a task's raw files, or its segments as trained, and its test set.
+def collect(task: Task, source: Path, segments: bool) -> list[DataFile]:
+    """List a task's raw files below a folder, or its segments as trained, and its test set.
 
     Raises:
         UserError: Files are missing, or the task has no data sets.
@@ -44,12 +44,12 @@ def collect(task: Task, segments: bool) -> list[DataFile]:
         redo = f"run uv run tools/regenerate_segments.py {task.name}"
         problems = [f"{relative(p)}: no such file; {redo}" for p in (*train.values(), *tests) if not p.is_file()]
     else:
-        files, problems = raw.files(task, task.raw_dir)
-        train = {"_".join(file.shares) if len(file.shares) == 1 else file.path.stem: file.path for file in files}
+        files, problems = raw.files(task, source)
+        train = {next(iter(f.shares)) if len(f.shares) == 1 else f.path.stem: f.path for f in files}
         tests = []
         for name in test.values() if not any(raw.TEST in file.shares for file in files) else ():
             try:
-                tests.append(raw.find(task, task.raw_dir, name))
+                tests.append(raw.find(task, source, name))
             except UserError as error:
                 problems += error.problems
     if problems:
@@ -64,10 +64,10 @@ def _split(name: str, path: Path) -> str | None:
     return re.sub(r"\W", "_", name) if path.suffix != ".csv" else None
 
 
-def sources(task: Task, segments: bool) -> list[dict[str, Any]]:
+def sources(task: Task, source: Path, segments: bool) -> list[dict[str, Any]]:
     """Read what is known of where the data come from: the SOURCE.json of each download."""
     made_from = read_record(task.outputs / "state" / "regenerate.json").get("source") if segments else None
-    folder = task.root / made_from if made_from else task.raw_dir
+    folder = task.root / made_from if made_from else source
     return [record for path in sorted(folder.rglob(SOURCE)) if (record := read_record(path))]
 
 
@@ -85,9 +85,13 @@ def licences(origins: list[dict[str, Any]], declared: str | None) -> list[str]:
         terms = f" (its terms: {origin['terms']})" if origin.get("terms") else ""
         if stated is None and not declared:
             said = f", its source says '{origin['license']}'" if origin.get("license") else ""
-            problems.append(f"{place}: licence unknown{said}{terms}; where you may pass the data on, name it: --license ID")
+            problems.append(
+                f"{place}: licence unknown{said}{terms}; where you may pass the data on, name it: --license ID"
+            )
         elif stated and re.search(r"-nd(-|$)|proprietary|all-rights-reserved", stated):
-            problems.append(f"{place}: its licence, {stated}, forbids to pass on such a copy{terms}; it cannot be published")
+            problems.append(
+                f"{place}: its licence, {stated}, forbids to pass on such a copy{terms}; it cannot be published"
+            )
         elif stated and declared and identifier(declared) != stated:
             problems.append(f"{place}: --license {declared}, but its source says {stated}; leave --license away")
         else:

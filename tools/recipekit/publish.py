@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recipekit import hub
 from recipekit.console import progress
@@ -46,11 +46,13 @@ class Pushed:
         commit: The commit that holds the files.
         sent: Files that it changed; none where the Hub had them all.
         files: What the Hub holds now, by path: a digest of each file.
+        others: What else it holds.
     """
 
     commit: str
     sent: list[str]
     files: dict[str, str]
+    others: list[str]
 
 
 def push(
@@ -73,62 +75,56 @@ def push(
         digests: sha256 that files must still have when they are sent, by path.
 
     Raises:
-        UserError: The repository is public but has to be private, somebody changed it, a file changed meanwhile, or what
-            arrived is not what was sent.
+        UserError: The repository is public but has to be private, somebody changed it, a file changed meanwhile, or
+            what arrived is not what was sent.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = hub.connect(target.token)
-    parent, there = _open(api, target)
-    if left is not None:
-        _refuse_others_changes(target, files, there, left)
-    additions = {name: CommitOperationAdd(name, path) for name, path in files.items() if _differs(path, there.get(name))}
+    parent = _open(api, target)
+    there = hub.patiently(lambda: hub.remote_files(api, target.repo, target.kind, parent))
+    changed = {name: path for name, path in files.items() if hub.difference(path, there.get(name))}
     deletions = [CommitOperationDelete(name) for name in there if stale(name) and name not in files]
-    changed = [n for n, a in additions.items() if digests and a.upload_info.sha256.hex() != digests[n]]
-    if changed:
-        raise UserError([f"{files[name]}: changed while it was read; run the same command again" for name in changed])
+    if left is not None:
+        _refuse_others(target, [n for n in changed if n in there and left.get(n) != hub.identity(there[n])])
+    additions = [CommitOperationAdd(name, path) for name, path in changed.items()]
+    if digests:
+        _refuse_changed(a for a in additions if a.upload_info.sha256.hex() != digests[a.path_in_repo])
     commit = parent
     if additions or deletions:
-        _send(api, target, list(additions.values()))
-
-        def commit_once() -> str:
-            # After a cut connection nobody knows whether the commit came about.
-            head, now = _state(api, target)
-            if head != parent and not any(_differs(path, now.get(name)) for name, path in files.items()):
-                return head
-            operations = [*deletions, *additions.values()]
-            return api.create_commit(
-                target.repo, operations, commit_message=message, repo_type=target.kind, parent_commit=parent
-            ).oid
-
-        commit = hub.patiently(commit_once)
+        _send(api, target, additions)
+        commit = hub.patiently(lambda: _commit(api, target, files, [*deletions, *additions], message, parent))
         there = hub.patiently(lambda: hub.remote_files(api, target.repo, target.kind, commit))
         _refuse_differences(target, files, there)
-    return Pushed(commit, list(additions), {name: hub.identity(entry) for name, entry in there.items()})
+    others = sorted(name for name in there if name not in files and name != ".gitattributes")
+    return Pushed(commit, list(changed), {name: hub.identity(there[name]) for name in files}, others)
 
 
-def _differs(path: Path, entry: "RepoFile | None") -> bool:
-    return hub.difference(path, entry) is not None
-
-
-def _open(api: "HfApi", target: Target) -> "tuple[str, dict[str, RepoFile]]":
-    """Make the repository where it is missing, and return its last commit and files."""
-    hub.patiently(
-        lambda: api.create_repo(target.repo, repo_type=target.kind, private=target.private, exist_ok=True),
-        connected=False,
-    )
-    info = hub.patiently(lambda: api.repo_info(target.repo, repo_type=target.kind))
+def _open(api: "HfApi", target: Target) -> str:
+    """Make the repository where it is missing, and return its last commit."""
+    kind = target.kind
+    hub.patiently(lambda: api.create_repo(target.repo, repo_type=kind, private=target.private, exist_ok=True), False)
+    info = hub.patiently(lambda: api.repo_info(target.repo, repo_type=kind))
     if target.private and not info.private:
         raise UserError(
-            f"{target.repo} is public and task.yml says {target.private_key}: true; nothing was uploaded; "
+            f"{target.repo} is public and {target.private_key} of task.yml is true; nothing was uploaded; "
             f"make the repository private in its settings, or set {target.private_key}: false"
         )
-    return hub.patiently(lambda: _state(api, target))
+    return str(info.sha)
 
 
-def _state(api: "HfApi", target: Target) -> "tuple[str, dict[str, RepoFile]]":
-    commit = str(api.repo_info(target.repo, repo_type=target.kind).sha)
-    return commit, hub.remote_files(api, target.repo, target.kind, commit)
+def _commit(
+    api: "HfApi", target: Target, files: Mapping[str, Path], operations: list[Any], message: str, parent: str
+) -> str:
+    """Commit on top of a parent; where the commit came about already and its answer was lost, return it."""
+    head = str(api.repo_info(target.repo, repo_type=target.kind).sha)
+    if head != parent:
+        now = hub.remote_files(api, target.repo, target.kind, head)
+        if not any(hub.difference(path, now.get(name)) for name, path in files.items()):
+            return head
+    return api.create_commit(
+        target.repo, operations, commit_message=message, repo_type=target.kind, parent_commit=parent
+    ).oid
 
 
 def _send(api: "HfApi", target: Target, additions: "list[CommitOperationAdd]") -> None:
@@ -144,10 +140,16 @@ def _send(api: "HfApi", target: Target, additions: "list[CommitOperationAdd]") -
             advance()
 
 
-def _refuse_others_changes(
-    target: Target, files: Iterable[str], there: "Mapping[str, RepoFile]", left: Mapping[str, str]
-) -> None:
-    raise NotImplementedError
+def _refuse_others(target: Target, names: list[str]) -> None:
+    what = "is another than an upload from here left it; take over what was changed there, or overwrite it: --replace"
+    if names:
+        raise UserError([f"{target.repo}: {name} {what}" for name in names])
+
+
+def _refuse_changed(additions: "Iterable[CommitOperationAdd]") -> None:
+    what = "changed while it was read; run the same command again"
+    if changed := [f"{addition.path_in_repo}: {what}" for addition in additions]:
+        raise UserError(changed)
 
 
 def _refuse_differences(target: Target, files: Mapping[str, Path], there: "Mapping[str, RepoFile]") -> None:

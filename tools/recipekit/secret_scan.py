@@ -1,15 +1,15 @@
 """Secrets in text: tokens and keys that have a form of their own.
 
-Most forms are detect-secrets'. Not taken from there, because they give false alarms on Japanese text or on ids of rows:
-high entropy (Japanese is written without spaces: one long random string), public IP addresses, `password=`, Artifactory
-(`APC00000012` would be one) and passwords in a URL (its rule runs on through Japanese up to the next @). All are read as
-ASCII, so that a token right before kanji is found as well.
+Most forms are detect-secrets'. Not taken from there, because they give false alarms on Japanese text or on ids of
+rows: high entropy (Japanese is written without spaces: one long random string), public IP addresses, `password=`,
+Artifactory (`APC00000012` would be one) and passwords in a URL (its rule runs on through Japanese up to the next @).
+All are read as ASCII, so that a token right before kanji is found as well.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SECRET, OWN = "secret", "own_token"
 DETECTORS = (
@@ -69,7 +69,7 @@ def _forms() -> list[tuple[str, re.Pattern[str]]]:
     """Compile all forms; detect-secrets is slow to import."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-    plugins = get_mapping_from_secret_type_to_class().values()
+    plugins: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
     taken = [(p.secret_type, form) for p in plugins if p.__name__ in DETECTORS for form in p.denylist]
     forms = [(name, re.compile(form.pattern, form.flags & ~re.UNICODE | re.ASCII)) for name, form in taken]
     return forms + [(name, re.compile(form, re.ASCII)) for name, form in FORMS.items()]
