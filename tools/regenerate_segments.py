@@ -47,11 +47,14 @@ def check_test_set(path: Path) -> int:
 def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
     """Write every file of the task below folder; returns the rows of each. All files' problems come at once."""
     counts: dict[str, int] = {}
+    lengths: dict[str, array] = {}
     found, problems = raw.files(task, source)
     with progress("regenerate", sum(count_lines(file.path) or 0 for file in found)) as advance:
         for file in found:
             try:
-                counts |= prepare(task, file, folder, advance)
+                prepared = prepare(task, file, folder, advance)
+                counts |= prepared.rows
+                lengths |= prepared.lengths
             except UserError as error:
                 problems += error.problems
     test = task.spec["data"]["test"]
@@ -68,7 +71,7 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
         raise UserError(problems)
     for name, spec in task.spec["data"]["train"].items():
         if "base" in spec:
-            counts[name] = mix(folder, name, spec)
+            counts[name] = mix(folder, name, spec, lengths)
     return counts
 
 

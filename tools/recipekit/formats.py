@@ -29,6 +29,7 @@ class Converter:
         self.task = task
         self.schema = task.output_schema
         self.separator = task.spec["gold"]["separator"]
+        self.as_is = not spec
         self.messages = spec.get("format") == "messages"
         given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
         self.id = given.get("id", "id")
@@ -41,6 +42,8 @@ class Converter:
         Raises:
             UserError: The row lacks a key that task.yml names, or its messages are no conversation.
         """
+        if self.as_is:
+            return {"id": None, "body": None, "label": None} | row
         if self.messages:
             row = _exchange(row)
         name = row.get(self.id)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import multiprocessing
 import os
 import random
 from array import array
@@ -10,10 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import jsonschema
 import jsonschema_rs
 import orjson
 
@@ -33,35 +34,77 @@ class Made:
     """What a chunk came to.
 
     Attributes:
-        files: Name of a file to write -> its lines.
+        lengths: Name of a file -> bytes of each line that was written to it.
         rows: Part -> rows.
         problems: Line, counted from the chunk's first, and what is wrong with it.
         ids: Digests of the rows' ids, 64 bits each.
         lines: Lines of the file that the chunk was; 0 where its lines are counted from the file's first.
     """
 
-    files: dict[str, bytes] = field(default_factory=dict)
+    lengths: dict[str, array] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
     ids: array = field(default_factory=lambda: array("Q"))
     lines: int = 0
 
 
+class Output:
+    """Files that several processes write to, each in its turn, so that rows keep their order.
+
+    Nothing goes through another process: who is done with a chunk waits for the chunks before it to say how long they
+    are, and writes its own behind them.
+    """
+
+    def __init__(self, folder: Path, heads: dict[str, bytes]) -> None:
+        """Make the files, with what stands at the head of each."""
+        self.paths = {name: folder / name for name in heads}
+        for name, head in heads.items():
+            self.paths[name].write_bytes(head)
+        self.turn = multiprocessing.Condition()
+        self.state = multiprocessing.Array("Q", [0, *map(len, heads.values())], lock=False)  # next chunk, then ends
+
+    def write(self, chunk: int, contents: dict[str, bytes]) -> None:
+        """Write a chunk's contents once all chunks before it have their place; each is written once, empty or not."""
+        starts = {}
+        with self.turn:
+            self.turn.wait_for(lambda: self.state[0] == chunk)
+            for place, name in enumerate(self.paths, 1):
+                starts[name] = self.state[place]
+                self.state[place] += len(contents.get(name, b""))
+            self.state[0] += 1
+            self.turn.notify_all()
+        for name, content in contents.items():
+            with self.paths[name].open("r+b", buffering=0) as stream:
+                stream.seek(starts[name])
+                stream.write(content)
+
+
 class Maker:
     """Makes the rows of one raw file."""
 
-    def __init__(self, task: Task, file: RawFile) -> None:
+    def __init__(self, task: Task, file: RawFile, output: Output) -> None:
         """Prepare converter, schema and gold columns."""
-        self.task, self.file = task, file
+        self.task, self.file, self.output = task, file, output
+        self.writer = segments.Writer(task)
         self.converter = Converter(task, file.spec)
         self.is_valid = jsonschema_rs.validator_for(task.output_schema).is_valid
-        self.faults = jsonschema.Draft202012Validator(task.output_schema).iter_errors
         self.gold = GoldWriter(task) if TEST in file.shares else None
 
-    def make(self, chunk: Chunk) -> Made:
-        """Make the lines of every file that the chunk's rows go to."""
-        made = Made()
+    def make(self, number: int, chunk: Chunk) -> Made:
+        """Write the lines of every file that the chunk's rows go to."""
         parts: dict[str, list[bytes]] = {}
+        try:
+            made = self._rows(chunk, parts)
+        except BaseException:
+            parts = {}  # and those that wait for their turn get it
+            raise
+        finally:
+            self.output.write(number, {name: b"".join(lines) for name, lines in parts.items()})
+        made.lengths = {name: array("L", map(len, lines)) for name, lines in parts.items()}
+        return made
+
+    def _rows(self, chunk: Chunk, parts: dict[str, list[bytes]]) -> Made:
+        made = Made()
         for line, found in chunk.rows(1):
             if isinstance(found, str):
                 made.problems.append((line, found))
@@ -74,7 +117,6 @@ class Maker:
             except UserError as error:
                 problems = error.problems
             made.problems += [(line, problem) for problem in problems]
-        made.files = {name: b"".join(lines) for name, lines in parts.items()}
         made.lines = chunk.lines
         return made
 
@@ -86,10 +128,12 @@ class Maker:
             kind = "a text" if self.task.answers_are_text else "an object"
             problems.append(f"key 'label': expected the answer as {kind}, found none; add it or remove the row")
         elif not self.is_valid(row["label"]):
+            import jsonschema  # has words for what is wrong, and takes its time
+
             problems += [
                 f"key '{'.'.join(map(str, ('label', *fault.absolute_path)))}': {fault.message}; "
                 "mend the label (output_schema in task.yml says what it may be)"
-                for fault in self.faults(row["label"])
+                for fault in jsonschema.Draft202012Validator(self.task.output_schema).iter_errors(row["label"])
             ]
         return body, problems
 
@@ -107,8 +151,7 @@ class Maker:
             cells = self.gold.rows(name, row["label"])
             parts.setdefault(self.task.spec["data"]["test"]["gold"], []).append(cells)
         else:
-            trained = orjson.dumps(segments.around(self.task, body, row["label"])) + b"\n"
-            parts.setdefault(f"{part}_segments.jsonl", []).append(trained)
+            parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(body, row["label"]))
 
 
 class GoldWriter:
@@ -156,59 +199,64 @@ def written(rows: list[list[str]]) -> bytes:
 _maker: Maker | None = None
 
 
-def _start(name: str, root: Path, file: RawFile) -> None:
+def _start(name: str, root: Path, file: RawFile, output: Output) -> None:
     global _maker
-    _maker = Maker(load_task(name, root), file)
+    _maker = Maker(load_task(name, root), file, output)
 
 
-def _make(chunk: Chunk) -> Made:
+def _make(number: int, chunk: Chunk) -> Made:
     assert _maker
-    return _maker.make(chunk)
+    return _maker.make(number, chunk)
 
 
-def _made(task: Task, file: RawFile) -> Iterator[Made]:
+def _made(task: Task, file: RawFile, output: Output) -> Iterator[Made]:
     """Work on a file's chunks on every core and yield what they came to, in order; few wait at a time."""
     if file.path.stat().st_size <= raw.CHUNK or raw.workers() == 1:
-        yield from map(Maker(task, file).make, raw.chunks(file.path))
+        maker = Maker(task, file, output)
+        yield from (maker.make(number, chunk) for number, chunk in enumerate(raw.chunks(file.path)))
         return
-    with ProcessPoolExecutor(raw.workers(), initializer=_start, initargs=(task.name, task.root, file)) as pool:
+    with ProcessPoolExecutor(raw.workers(), initializer=_start, initargs=(task.name, task.root, file, output)) as pool:
         waiting: deque[Future[Made]] = deque()
-        for chunk in raw.chunks(file.path):
-            waiting.append(pool.submit(_make, chunk))
+        for number, chunk in enumerate(raw.chunks(file.path)):
+            waiting.append(pool.submit(_make, number, chunk))
             if len(waiting) > raw.workers() + 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def prepare(task: Task, file: RawFile, folder: Path, advance: Callable[..., None]) -> Counter[str]:
-    """Write what a raw file's rows become below folder; returns the rows of each part.
+@dataclass
+class Prepared:
+    """What became of a raw file.
+
+    Attributes:
+        rows: Part -> rows.
+        lengths: Name of a file -> bytes of each of its lines.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, array] = field(default_factory=dict)
+
+
+def prepare(task: Task, file: RawFile, folder: Path, advance: Callable[..., None]) -> Prepared:
+    """Write what a raw file's rows become below folder.
 
     Raises:
         UserError: Rows are wrong, each with file and line, or a part of a split got no rows.
     """
-    rows: Counter[str] = Counter()
+    prepared = Prepared()
     problems: list[tuple[int, str]] = []
     ids = array("Q")
     line = count = 0
-    streams: dict[str, BinaryIO] = {}
-    try:
-        for made in _made(task, file):
-            for name, content in made.files.items():
-                if name not in streams:
-                    streams[name] = (folder / name).open("wb")
-                    if name == task.spec["data"]["test"]["gold"]:
-                        streams[name].write(written([GoldWriter(task).header]))
-                streams[name].write(content)
-            rows += made.rows
-            ids += made.ids
-            count += len(made.problems)
-            problems += [(line + at, what) for at, what in made.problems][: SHOWN - len(problems)]
-            line += made.lines
-            advance(made.rows.total())
-    finally:
-        for stream in streams.values():
-            stream.close()
+    for made in _made(task, file, Output(folder, _heads(task, file))):
+        for name, lengths in made.lengths.items():
+            prepared.lengths.setdefault(name, array("L")).extend(lengths)
+        prepared.rows += made.rows
+        ids += made.ids
+        count += len(made.problems)
+        problems += [(line + at, what) for at, what in made.problems][: SHOWN - len(problems)]
+        line += made.lines
+        advance(made.rows.total())
     if twice := raw.repeated(ids):
         again = list(_repeated(task, file, twice))
         count += len(again)
@@ -219,10 +267,20 @@ def prepare(task: Task, file: RawFile, folder: Path, advance: Callable[..., None
         found.append(f"{place}: and {count - len(found)} more")
     if not found:
         few = "give it a larger share, or the file more rows"
-        found = [f"{place}: the part {p} of data.split got no rows; {few}" for p in file.shares if not rows[p]]
+        empty = [part for part in file.shares if not prepared.rows[part]]
+        found = [f"{place}: the part {part} of data.split got no rows; {few}" for part in empty]
     if found:
         raise UserError(found)
-    return rows
+    return prepared
+
+
+def _heads(task: Task, file: RawFile) -> dict[str, bytes]:
+    """Name the files that a raw file's rows go to, each with what it opens with."""
+    heads = {f"{part}_segments.jsonl": b"" for part in file.shares if part != TEST}
+    if TEST in file.shares:
+        test = task.spec["data"]["test"]
+        heads |= {test["input"]: b"", test["gold"]: written([GoldWriter(task).header])}
+    return heads
 
 
 def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int, str]]:
@@ -239,14 +297,11 @@ def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int,
 
 
 class Lines:
-    """The lines of a file by number; eight bytes a line are kept."""
+    """The lines of a file by number, without the file in memory."""
 
-    def __init__(self, path: Path) -> None:
-        """Find where lines begin."""
-        self.starts = array("Q", [0])
-        with path.open("rb") as stream:
-            for text in stream:
-                self.starts.append(self.starts[-1] + len(text))
+    def __init__(self, path: Path, lengths: array) -> None:
+        """Open a file of which the bytes of each line are known."""
+        self.starts = array("Q", accumulate(lengths, initial=0))
         self.file = os.open(path, os.O_RDONLY)
 
     def __len__(self) -> int:
@@ -260,16 +315,23 @@ class Lines:
         os.close(self.file)
 
 
-def mix(folder: Path, name: str, spec: dict[str, Any]) -> int:
+def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]) -> int:
     """Write positives with replay, shuffled, and a manifest that says what went in.
 
     The replay's share counts in the whole mix: with 0.2, every fifth row is a replayed one. Replay rows are drawn
     without repetition, so a short replay file lowers the share, which the manifest then shows.
 
+    Args:
+        folder: Where base and replay lie, and the mix goes.
+        name: The mix's, in task.yml.
+        spec: Its base, replay, replay_share and seed.
+        lengths: Name of a file -> bytes of each of its lines.
+
     Returns:
         The number of rows.
     """
-    base, replay = (Lines(folder / f"{spec[role]}_segments.jsonl") for role in ("base", "replay"))
+    names = [f"{spec[role]}_segments.jsonl" for role in ("base", "replay")]
+    base, replay = (Lines(folder / name, lengths[name]) for name in names)
     wanted = round(len(base) * spec["replay_share"] / (1 - spec["replay_share"]))
     rng = random.Random(spec["seed"])
     drawn = array("Q", (len(base) + n for n in rng.sample(range(len(replay)), min(wanted, len(replay)))))

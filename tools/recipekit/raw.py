@@ -18,7 +18,7 @@ from recipekit.runs import relative
 from recipekit.segments import take_apart
 from recipekit.task import Task
 
-CHUNK = 4 * 2**20  # bytes of a file that are worked on at a time
+CHUNK = 2**20  # bytes of a file that are worked on at a time; larger ones cost page faults
 BATCH = 2000  # rows, of files that cannot be cut at line ends
 LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
 TEST = "test"  # the part of a split that becomes the test set

@@ -33,10 +33,10 @@ def defuser(more: Iterable[str]) -> Callable[[str], str]:
     """
     own = sorted({name for name in more if name and name.isascii()}, key=lambda name: -len(name))
     pattern = re.compile("|".join([*map(re.escape, own), _KNOWN]))
-    firsts = set("<[" + "".join(name[0] for name in own))
+    firsts = {"<", "[", *(name[0] for name in own)}
 
     def defuse(text: str) -> str:
-        if not any(first in text for first in firsts):
+        if not any(map(text.__contains__, firsts)):
             return text
         return pattern.sub(lambda match: chr(ord(match[0][0]) + FULL_WIDTH) + match[0][1:], text)
 
