@@ -1,5 +1,6 @@
 """What data files hold that must not go out: personal data and secrets, by kind and place, with the rows' shape."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ KINDS = (*PII, secret_scan.SECRET, secret_scan.OWN)
 PLACES = 3  # kept of each kind
 PROBLEMS = 20  # kept of a file
 SMALL = 2**18  # bytes that are scanned before other processes would have started
+_ANOTHER_TYPE = "another type than before, which datasets cannot load ({}); write a key's values in one type"
 TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 
 
@@ -60,7 +62,7 @@ class Found:
         try:
             self.type = merged(self.type, other.type)
         except TYPE_ERRORS as error:
-            self.problem(self.lines + 1, _another_type(error))
+            self.problem(self.lines + 1, f"here or behind it, {_ANOTHER_TYPE.format(other_type(error))}")
         self.counts += other.counts
         self.unsure += other.unsure
         self.rows += other.rows
@@ -148,13 +150,15 @@ def _first_of_another_type(rows: list[tuple[int, dict[str, Any]]]) -> tuple[int,
         try:
             kind = merged(kind, pa.array([row]).type)
         except TYPE_ERRORS as error:
-            return line, _another_type(error)
+            return line, _ANOTHER_TYPE.format(other_type(error))
     return rows[0][0], "keys have values of several types; write each in one type"
 
 
-def _another_type(error: Exception) -> str:
-    what = str(error).splitlines()[0].rsplit("Unable to merge: ")[-1]
-    return f"another type than in rows before ({what}); datasets cannot load that, so write a key's values in one type"
+def other_type(error: Exception) -> str:
+    """Say which key has which two types: `label.age: string vs int64`."""
+    text = str(error).splitlines()[0]
+    key = ".".join(re.findall(r"Field (\S+) has incompatible types", text))
+    return f"{key}: {text.rsplit('types: ')[-1]}" if key else text
 
 
 def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> dict[Path, Found]:

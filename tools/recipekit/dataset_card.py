@@ -6,10 +6,11 @@ import jinja2
 import orjson
 import pyarrow as pa
 
-from recipekit import ROOT
+from recipekit import ROOT, content_scan
 from recipekit.content_scan import TYPE_ERRORS, merged
 from recipekit.dataset_release import Release
 from recipekit.errors import UserError
+from recipekit.runs import relative
 
 SIZES = ("K", "M", "B", "T")
 
@@ -26,8 +27,8 @@ def row_type(release: Release) -> pa.StructType:
             try:
                 kind = merged(kind, release.found[file.path].type)
             except TYPE_ERRORS as error:
-                what = str(error).splitlines()[0].rsplit("Unable to merge: ")[-1]
-                raise UserError(f"{file.name}: {what} in the files before; write a key's values in one type") from None
+                what = f"{content_scan.other_type(error)} in the files before it and here"
+                raise UserError(f"{relative(file.path)}: {what}; write a key's values in one type") from None
     return kind
 
 
@@ -86,5 +87,4 @@ def write_card(release: Release) -> str:
         schema=orjson.dumps(release.task.output_schema, option=orjson.OPT_INDENT_2).decode(),
         mixes={name: spec for name, spec in release.task.spec["data"]["train"].items() if "base" in spec},
         counts=release.counts,
-        sample=all(file.path.is_relative_to(release.task.root / "data" / "samples") for file in release.files),
     )

@@ -55,7 +55,7 @@ def collect(task: Task, source: Path, segments: bool) -> list[DataFile]:
     if problems:
         raise UserError(problems)
     found = [DataFile(path, f"train/{path.name}", _split(name, path)) for name, path in train.items()]
-    found += [DataFile(p, f"test/{p.name}", _split("test", p) if p.name == test["input"] else None) for p in tests]
+    found += [DataFile(p, f"test/{p.name}", _split(p.stem if "test" in train else "test", p) if p.name == test["input"] else None) for p in tests]
     return list({file.name: file for file in found}.values())
 
 
@@ -64,14 +64,18 @@ def _split(name: str, path: Path) -> str | None:
     return re.sub(r"\W", "_", name) if path.suffix != ".csv" else None
 
 
-def sources(task: Task, source: Path, segments: bool) -> list[dict[str, Any]]:
-    """Read what is known of where the data come from: the SOURCE.json of each download."""
+def origin_folder(task: Task, source: Path, segments: bool) -> Path:
+    """Name the folder of the raw files: the given one, or the one that the segments were made from."""
     made_from = read_record(task.outputs / "state" / "regenerate.json").get("source") if segments else None
-    folder = task.root / made_from if made_from else source
+    return task.root / made_from if made_from else source
+
+
+def origins(folder: Path) -> list[dict[str, Any]]:
+    """Read what is known of where raw files come from: the SOURCE.json of each download."""
     return [record for path in sorted(folder.rglob(SOURCE)) if (record := read_record(path))]
 
 
-def licences(origins: list[dict[str, Any]], declared: str | None) -> list[str]:
+def licences(known_origins: list[dict[str, Any]], declared: str | None) -> list[str]:
     """Say which licences the data carry: those of their sources; the declared one where a source names none.
 
     Raises:
@@ -79,7 +83,7 @@ def licences(origins: list[dict[str, Any]], declared: str | None) -> list[str]:
     """
     problems: list[str] = []
     known: set[str] = set()
-    for origin in origins or [{}]:
+    for origin in known_origins or [{}]:
         place = origin.get("repo") or origin.get("origin") or "the data"
         stated = identifier(origin.get("license"))
         terms = f" (its terms: {origin['terms']})" if origin.get("terms") else ""

@@ -50,6 +50,7 @@ class Release:
         digests: sha256 of each file, by its name in the repository.
         licences: Licences of the data.
         origins: The SOURCE.json of each download.
+        sample: Whether the articles are the bundled, invented ones.
     """
 
     task: Task
@@ -59,6 +60,7 @@ class Release:
     digests: dict[str, str]
     licences: list[str]
     origins: list[dict[str, Any]]
+    sample: bool
 
     @property
     def repo(self) -> str:
@@ -115,7 +117,8 @@ def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None
     problems = [
         f"--allow {kind}: no such kind; the kinds are {kinds}" for kind in sorted(wish.allowed - set(ALLOWABLE))
     ]
-    origins = dataset_files.sources(task, wish.source, wish.segments)
+    folder = dataset_files.origin_folder(task, wish.source, wish.segments)
+    origins = dataset_files.origins(folder)
     try:
         files = dataset_files.collect(task, wish.source, wish.segments)
     except UserError as error:
@@ -128,4 +131,4 @@ def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None
         raise UserError(problems)
     digests = {file.name: hub.sha256(file.path) for file in files}
     found = content_scan.scan([file.path for file in files], own, advance)
-    return Release(task, wish, files, found, digests, licences, origins)
+    return Release(task, wish, files, found, digests, licences, origins, folder.is_relative_to(task.root / "data" / "samples"))
