@@ -11,7 +11,12 @@ from recipekit.runs import read_record, relative
 from recipekit.task import Task
 
 SOURCE = "SOURCE.json"  # beside what tools/download.py fetched
-UNKNOWN = ("", "unknown", "other")
+KNOWN = re.compile(  # families of licences; whatever else a source says has to be read by a person
+    r"(afl|agpl|apache|artistic|bigscience|bsd|bsl|c-uda|cc|cc0|cdla|creativeml|ecl|epl|etalab|eupl|gemma|gfdl|gpl|isc|lgpl"
+    r"|llama\d*|mit|mpl|ms-pl|ncsa|odbl|odc|ofl|openrail|openrail\+\+|osl|pddl|postgresql|unlicense|wtfpl|zlib"
+    r"|proprietary|all-rights-reserved)(-[a-z0-9.+-]+)?"
+)
+FORBIDS = re.compile(r".*-nd(-.*)?|proprietary.*|all-rights-reserved.*")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,12 @@ def collect(task: Task, source: Path, segments: bool) -> list[DataFile]:
     if problems:
         raise UserError(problems)
     found = [DataFile(path, f"train/{path.name}", _split(name, path)) for name, path in train.items()]
-    found += [DataFile(p, f"test/{p.name}", _split(p.stem if "test" in train else "test", p) if p.name == test["input"] else None) for p in tests]
+    found += [
+        DataFile(
+            p, f"test/{p.name}", _split("test", p) if p.name == test["input"] else None
+        )
+        for p in tests
+    ]
     return list({file.name: file for file in found}.values())
 
 
@@ -92,20 +102,24 @@ def licences(known_origins: list[dict[str, Any]], declared: str | None) -> list[
             problems.append(
                 f"{place}: licence unknown{said}{terms}; where you may pass the data on, name it: --license ID"
             )
-        elif stated and re.search(r"-nd(-|$)|proprietary|all-rights-reserved", stated):
+        elif stated and FORBIDS.fullmatch(stated):
             problems.append(
                 f"{place}: its licence, {stated}, forbids to pass on such a copy{terms}; it cannot be published"
             )
-        elif stated and declared and identifier(declared) != stated:
+        elif stated and declared and slug(declared) != stated:
             problems.append(f"{place}: --license {declared}, but its source says {stated}; leave --license away")
         else:
-            known.add(stated or str(declared))
+            known.add(stated or slug(str(declared)))
     if problems:
         raise UserError(problems)
     return sorted(known)
 
 
+def slug(licence: str) -> str:
+    """Write a licence's name as the Hub does: "CC BY-SA 4.0" is cc-by-sa-4.0."""
+    return re.sub(r"[\s_]+", "-", licence.strip().lower())
+
+
 def identifier(licence: str | None) -> str | None:
-    """Write a licence as the Hub does: "CC BY-SA 4.0" is cc-by-sa-4.0; None where it names none."""
-    written = re.sub(r"[\s_]+", "-", (licence or "").strip().lower())
-    return written if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", written) and written not in UNKNOWN else None
+    """Write a source's licence as the Hub does; None where what it says, such as "see the homepage", names none."""
+    return slug(licence) if licence and KNOWN.fullmatch(slug(licence)) else None

@@ -94,7 +94,7 @@ def patiently(call: Callable[[], T], connected: bool = True) -> T:
     for wait in WAITS:
         try:
             return call()
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: around those of an upload
             if not _may_pass(error, connected):
                 raise
             seconds = min(max(wait, _asked_wait(error)), LONGEST_WAIT)
