@@ -33,7 +33,7 @@ class Scanner:
     """Finds personal information; what tools/mask_pii.py put in its place is none. One scanner a process."""
 
     def __init__(self) -> None:
-        self._person = Person()
+        self.person = Person()
 
     def scan(self, text: str) -> list[Finding]:
         """Find personal information.
@@ -44,7 +44,7 @@ class Scanner:
         shown = standins.blank(text, MASK)
         found = [Finding(kind, start, end, text[start:end], sure) for kind, start, end, sure in find_numbers(shown)]
         found += [Finding("address", start, end, text[start:end], sure) for start, end, sure in find_addresses(shown)]
-        found += [Finding("person", start, end, text[start:end], sure) for start, end, sure in self._person.find(shown)]
+        found += [Finding("person", start, end, text[start:end], sure) for start, end, sure in self.person.find(shown)]
         return _apart(found)
 
 

@@ -59,6 +59,20 @@ class Person:
                 run = []
             yield from _names(text, run)
 
+    def split(self, name: str) -> int:
+        """Return how many characters of a name in one are the family name: all, or 0 where it is a given name alone."""
+        morphemes = list(self._tokenizer.tokenize(name))
+        if len(morphemes) == 1:
+            if self._given(morphemes[0]):
+                return 0
+            return len(name) if len(name) < 4 or self._family(morphemes[0]) else 2
+        return morphemes[0].end()
+
+    def is_name(self, word: str) -> bool:
+        """Tell whether a word on its own is a name to the dictionary."""
+        morphemes = list(self._tokenizer.tokenize(word))
+        return all(self._kind(morpheme) for morpheme in morphemes)
+
     def _kind(self, morpheme: sudachipy.Morpheme) -> str:
         if self._family(morpheme):
             return "family"
@@ -71,9 +85,7 @@ class Person:
         cut = 0
         morphemes = list(self._tokenizer.tokenize(name))
         for morpheme, behind in zip(morphemes, morphemes[1:], strict=False):
-            if (self._noun(morpheme) and len(morpheme.surface()) > 1) and (self._kind(behind) or cut):
-                cut = morpheme.end()
-            elif self._noun(morpheme) and len(morpheme.surface()) > 2:
+            if (self._noun(morpheme) and len(morpheme.surface()) > 1) and (self._kind(behind) or cut) or self._noun(morpheme) and len(morpheme.surface()) > 2:
                 cut = morpheme.end()
         return cut
 
