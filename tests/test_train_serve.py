@@ -24,7 +24,7 @@ ODD = [
 def bodies(task):
     """Articles of the task's own raw data, and odd ones."""
     found = []
-    for name in (name for name, mix in task.spec["data"]["train"].items() if not mix):
+    for name in task.raw_sets:
         path = next(task.raw_dir.rglob(f"{name}*.jsonl"), None)
         lines = segments.read_jsonl(path) if path else []
         rows = (r if "body" in r else segments.take_apart(task, r) for _, r in lines)

@@ -22,7 +22,7 @@ SOURCE = "SOURCE.json"
 
 def wanted_files(task: Task) -> list[list[str]]:
     """List what regenerate_segments.py is going to read; each entry names the file's possible names."""
-    train = [name for name, mix in task.spec["data"]["train"].items() if not mix]
+    train = task.raw_sets
     return [*([f"{n}.jsonl", f"{n}_segments.jsonl"] for n in train), *([n] for n in task.spec["data"]["test"].values())]
 
 

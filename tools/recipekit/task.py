@@ -10,11 +10,14 @@ from typing import Any
 
 import jinja2
 import jmespath
-import jsonschema
+import jsonschema_rs
+import orjson
 
-from recipekit import ROOT, yamlfile
+from recipekit import ROOT, specials, yamlfile
 from recipekit.errors import UserError
 from recipekit.runs import digest, relative
+
+_write_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Task:
         downloaded = self.root / "data" / "raw" / self.name
         return downloaded if downloaded.is_dir() else self.root / "data" / "samples" / self.name
 
+    @property
+    def raw_sets(self) -> list[str]:
+        """Data sets that have rows of their own; the others are mixed of these."""
+        return [name for name, spec in self.spec["data"]["train"].items() if "base" not in spec]
+
     def segments_path(self, dataset: str) -> Path:
         """Where the segments of a data set of task.yml lie."""
         return self.root / "data" / "train" / f"{dataset}_segments.jsonl"
@@ -80,20 +88,45 @@ class Task:
         """The prompt's files, one a segment."""
         return [self.dir / name for name in self.spec["prompt"]["segments"]]
 
+    @property
+    def constant_segments(self) -> dict[int, str]:
+        """Segments of the prompt, by place, that are the same for every article."""
+        return {i: text for i, text in enumerate(self._renderers) if isinstance(text, str)}
+
     @cached_property
-    def _templates(self) -> list[jinja2.Template]:
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-        return [environment.from_string(path.read_text(encoding="utf-8")) for path in self.prompt_files]
+    def _renderers(self) -> list[str | Callable[[str], str]]:
+        texts = [path.read_text(encoding="utf-8") for path in self.prompt_files]
+        return [_renderer(text, self.spec["prompt"]["bos"] if i == 0 else "") for i, text in enumerate(texts)]
 
     @cached_property
     def _strip(self) -> list[re.Pattern[str]]:
         return [re.compile(pattern, re.MULTILINE) for pattern in self.spec["prompt"].get("strip", [])]
 
+    @cached_property
+    def _to_strip(self) -> Callable[[str], object]:
+        """Tell in one pass of articles, most of which have nothing to strip, whether any pattern would."""
+        patterns = self.spec["prompt"].get("strip", [])
+        anchored = [pattern[1:] for pattern in patterns if _at_line_start(pattern)]
+        tests = [f"^(?:{'|'.join(anchored)})"] if anchored else []
+        searches = [re.compile(p, re.M).search for p in tests + [p for p in patterns if p[1:] not in anchored]]
+        return lambda body: any(search(body) for search in searches)
+
+    @cached_property
+    def _defuse(self) -> Callable[[str], str]:
+        prompt = self.spec["prompt"]
+        return specials.defuser([prompt["bos"], prompt["eos"], *prompt.get("special_tokens", [])])
+
+    @property
+    def answers_are_text(self) -> bool:
+        """Tell whether an answer is plain text; JSON otherwise."""
+        return self.output_schema.get("type") == "string"
+
     def clean(self, body: str) -> str:
-        """Strip a feed's metadata from an article."""
-        for pattern in self._strip:
-            body = pattern.sub("", body)
-        return body.strip()
+        """Strip a feed's metadata from an article, and make special tokens that it quotes plain text."""
+        if self._to_strip(body):
+            for pattern in self._strip:
+                body = pattern.sub("", body)
+        return self._defuse(body.strip())
 
     def prompt(self, body: str) -> list[str]:
         """Render the prompt of an article, one text a segment; the first one opens with bos."""
@@ -101,21 +134,54 @@ class Task:
 
     def render(self, text: str) -> list[str]:
         """Render the prompt around an article, or a part of one, that is clean already."""
-        texts = [template.render(body=text) for template in self._templates]
-        return [self.spec["prompt"]["bos"] + texts[0], *texts[1:]]
+        return [render if isinstance(render, str) else render(text) for render in self._renderers]
 
     def prompt_digest(self) -> str:
         """Tell one prompt from another, whatever the article."""
         return digest(self.prompt("\0"))
 
-    def answer(self, label: dict[str, Any]) -> str:
+    def answer(self, label: Any) -> str:
         """Write a label the way the model is to write it, ending in eos."""
-        text = json.dumps(label, ensure_ascii=False).replace("\x7f", "\\u007f")  # llguidance has DEL escaped
-        return text + self.spec["prompt"]["eos"]
+        text = label if self.answers_are_text else _write_json(label)
+        if "\x7f" in text and not self.answers_are_text:
+            text = text.replace("\x7f", "\\u007f")  # llguidance has DEL escaped
+        return self._defuse(text) + self.spec["prompt"]["eos"]
+
+    def read_answer(self, text: str) -> Any:
+        """Read an answer without its eos.
+
+        Raises:
+            ValueError: It is not valid JSON, though the task's answers are.
+        """
+        return text if self.answers_are_text else orjson.loads(text)
 
     def prompt_sources(self) -> dict[str, Any]:
         """What the prompt depends on, for a step's inputs."""
         return {"prompt": [self.spec["prompt"], [path.read_text(encoding="utf-8") for path in self.prompt_files]]}
+
+
+def _at_line_start(pattern: str) -> bool:
+    """Tell of a regular expression whether it is ^ and a part that can stand among others; False where in doubt."""
+    bare = re.sub(r"\[\^?\]?[^\]]*\]", "c", re.sub(r"\\[^0-9]", "c", pattern))
+    while (inner := re.sub(r"\((?:\?:)?[^()?]*\)", "g", bare)) != bare:
+        bare = re.sub(r"g[?*+]", "g", inner)
+    return re.fullmatch(r"\^(?![*?{])[^|()\\]*", bare) is not None
+
+
+def _renderer(source: str, before: str) -> str | Callable[[str], str]:
+    """Make a function that renders a template; one that says {{ body }} and no more just puts texts together.
+
+    What has no {{ body }} is rendered here and now.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    nodes = [node for output in environment.parse(source).body for node in getattr(output, "nodes", [None])]
+    if any(not isinstance(node, jinja2.nodes.TemplateData | jinja2.nodes.Name) for node in nodes):
+        template = environment.from_string(source)
+        return lambda text: before + template.render(body=text)
+    parts = [before, *(node.data if isinstance(node, jinja2.nodes.TemplateData) else None for node in nodes)]
+    if None not in parts:
+        return "".join(part for part in parts if part)
+    return lambda text: "".join([text if part is None else part for part in parts])
 
 
 def load_task(name: str, root: Path = ROOT) -> Task:
@@ -140,6 +206,10 @@ def load_task(name: str, root: Path = ROOT) -> Task:
 
 
 def _schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
+    if jsonschema_rs.is_valid(schema, spec):
+        return []
+    import jsonschema  # has words for what is wrong, and takes its time
+
     problems = []
     for error in jsonschema.Draft202012Validator(schema).iter_errors(spec):
         key = tuple(error.absolute_path)
@@ -177,10 +247,12 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
         for role in ("base", "replay"):
             if mix.get(role, name) not in spec["data"]["train"]:
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
-    try:
-        jsonschema.Draft202012Validator.check_schema(spec["output_schema"])
-    except jsonschema.SchemaError as error:
-        problems.append(f"{at('output_schema', *error.absolute_path)}: not a JSON Schema: {error.message}")
+    if not jsonschema_rs.meta.is_valid(spec["output_schema"]):
+        import jsonschema
+
+        judge = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA)
+        fault = next(judge.iter_errors(spec["output_schema"]))
+        problems.append(f"{at('output_schema', *fault.absolute_path)}: not a JSON Schema: {fault.message}")
     return problems + _gold_problems(at, spec["gold"])
 
 

@@ -1,0 +1,350 @@
+"""Raw rows -> segments, test input and gold, at the speed of the disk: chunks of files on every core, in order."""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import random
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from recipekit import raw, runs, segments
+from recipekit.errors import UserError
+from recipekit.extract import Extractor
+from recipekit.formats import Converter, Row
+from recipekit.raw import TEST, Chunk, RawFile
+from recipekit.runs import relative
+from recipekit.task import Task, load_task
+
+SHOWN = 20  # problems of a file
+
+
+@dataclass
+class Made:
+    """What a chunk came to.
+
+    Attributes:
+        lengths: Name of a file -> bytes of each line that was written to it.
+        rows: Part -> rows.
+        problems: Line, counted from the chunk's first, and what is wrong with it.
+        ids: Digests of the rows' ids, 64 bits each.
+        lines: Lines of the file that the chunk was; 0 where its lines are counted from the file's first.
+    """
+
+    lengths: dict[str, array] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    ids: array = field(default_factory=lambda: array("Q"))
+    lines: int = 0
+
+
+class Output:
+    """Files that several processes write to, each in its turn, so that rows keep their order.
+
+    Nothing goes through another process: who is done with a chunk waits for the chunks before it to say how long they
+    are, and writes its own behind them.
+    """
+
+    def __init__(self, folder: Path, heads: dict[str, bytes]) -> None:
+        """Make the files, with what stands at the head of each."""
+        self.paths = {name: folder / name for name in heads}
+        for name, head in heads.items():
+            self.paths[name].write_bytes(head)
+        self.turn = multiprocessing.Condition()
+        self.state = multiprocessing.Array("Q", [0, *map(len, heads.values())], lock=False)  # next chunk, then ends
+
+    def write(self, chunk: int, contents: dict[str, bytes]) -> None:
+        """Write a chunk's contents once all chunks before it have their place; each is written once, empty or not."""
+        starts = {}
+        with self.turn:
+            self.turn.wait_for(lambda: self.state[0] == chunk)
+            for place, name in enumerate(self.paths, 1):
+                starts[name] = self.state[place]
+                self.state[place] += len(contents.get(name, b""))
+            self.state[0] += 1
+            self.turn.notify_all()
+        for name, content in contents.items():
+            with self.paths[name].open("r+b", buffering=0) as stream:
+                stream.seek(starts[name])
+                stream.write(content)
+
+
+class Maker:
+    """Makes the rows of one raw file."""
+
+    def __init__(self, task: Task, file: RawFile, output: Output) -> None:
+        """Prepare converter, schema and gold columns."""
+        self.task, self.file, self.output = task, file, output
+        self.writer = segments.Writer(task)
+        self.converter = Converter(task, file.spec)
+        self.is_valid = jsonschema_rs.validator_for(task.output_schema).is_valid
+        self.gold = GoldWriter(task) if TEST in file.shares else None
+
+    def make(self, number: int, chunk: Chunk) -> Made:
+        """Write the lines of every file that the chunk's rows go to."""
+        parts: dict[str, list[bytes]] = {}
+        try:
+            made = self._rows(chunk, parts)
+        except BaseException:
+            parts = {}  # and those that wait for their turn get it
+            raise
+        finally:
+            self.output.write(number, {name: b"".join(lines) for name, lines in parts.items()})
+        made.lengths = {name: array("L", map(len, lines)) for name, lines in parts.items()}
+        return made
+
+    def _rows(self, chunk: Chunk, parts: dict[str, list[bytes]]) -> Made:
+        made = Made()
+        for line, found in chunk.rows(1):
+            if isinstance(found, str):
+                made.problems.append((line, found))
+                continue
+            try:
+                row = raw.convert(self.task, self.converter, found)
+                body, problems = self._check(row)
+                if not problems:
+                    self._add(parts, made, row, body, line)
+            except UserError as error:
+                problems = error.problems
+            made.problems += [(line, problem) for problem in problems]
+        made.lines = chunk.lines
+        return made
+
+    def _check(self, row: Row) -> tuple[str, list[str]]:
+        """Return the article as it is trained on, and what is wrong with the row."""
+        body = self.task.clean(row["body"]) if isinstance(row["body"], str) else ""
+        problems = [] if body else ["key 'body': expected the article's text, found none; add it or remove the row"]
+        if not isinstance(row["label"], str if self.task.answers_are_text else dict | list):
+            kind = "a text" if self.task.answers_are_text else "an object"
+            problems.append(f"key 'label': expected the answer as {kind}, found none; add it or remove the row")
+        elif not self.is_valid(row["label"]):
+            import jsonschema  # has words for what is wrong, and takes its time
+
+            problems += [
+                f"key '{'.'.join(map(str, ('label', *fault.absolute_path)))}': {fault.message}; "
+                "mend the label (output_schema in task.yml says what it may be)"
+                for fault in jsonschema.Draft202012Validator(self.task.output_schema).iter_errors(row["label"])
+            ]
+        return body, problems
+
+    def _add(self, parts: dict[str, list[bytes]], made: Made, row: Row, body: str, line: int) -> None:
+        part = self.file.part(row)
+        made.rows[part] += 1
+        if row["id"] is not None:
+            made.ids.append(raw.key(str(row["id"])))
+        if part == TEST and self.gold:
+            name = str(row["id"] or f"{self.file.path.stem}-{raw.key(body):016x}")
+            known = {*self.converter.names(), "label", "messages", "conversations", "segments"}
+            own = {key: value for key, value in row.items() if key not in known}
+            article = orjson.dumps({**own, "id": name, "body": row["body"]}) + b"\n"
+            parts.setdefault(self.task.spec["data"]["test"]["input"], []).append(article)
+            cells = self.gold.rows(name, row["label"])
+            parts.setdefault(self.task.spec["data"]["test"]["gold"], []).append(cells)
+        else:
+            parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(body, row["label"]))
+
+
+class GoldWriter:
+    """Writes labels as rows of a gold CSV: what evaluation takes out of an answer, the other way round."""
+
+    def __init__(self, task: Task) -> None:
+        """Prepare the columns of a task."""
+        gold = task.spec["gold"]
+        self.extractor = Extractor(task)
+        self.separator = gold["separator"]
+        self.header = [gold["id"], *gold["columns"]]
+        self.single = gold.get("one_row_per", "article")
+
+    def rows(self, name: str, label: Any) -> bytes:
+        """Write the row of an article, or a row for each of its entities where gold.one_row_per says so.
+
+        Raises:
+            UserError: A value holds what stands between values.
+        """
+        entities, sets = self.extractor.values(label)
+        cells = {column: self._cell(column, values) for column, values in sets.items()}
+        for entity, columns in self.extractor.columns.items():
+            if entity != self.single:
+                for column in columns:
+                    values = [each.get(column, "") for each in entities.get(entity, [])]
+                    cells[column] = self._cell(column, values) if any(values) else ""
+        rows = [{**cells, **own} for own in entities.get(self.single, [])] or [cells]
+        return written([[name, *(row.get(column, "") for column in self.header[1:])] for row in rows])
+
+    def _cell(self, column: str, values: list[str]) -> str:
+        for value in values:
+            if self.separator in value:
+                remedy = "choose another gold.separator in task.yml"
+                raise UserError(f"{column}: {value[:40]!r} holds {self.separator!r}, which parts values; {remedy}")
+        return self.separator.join(values)
+
+
+def written(rows: list[list[str]]) -> bytes:
+    """Write rows as CSV."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().encode()
+
+
+_maker: Maker | None = None
+
+
+def _start(name: str, root: Path, file: RawFile, output: Output) -> None:
+    global _maker
+    _maker = Maker(load_task(name, root), file, output)
+
+
+def _make(number: int, chunk: Chunk) -> Made:
+    assert _maker
+    return _maker.make(number, chunk)
+
+
+def _made(task: Task, file: RawFile, output: Output) -> Iterator[Made]:
+    """Work on a file's chunks on every core and yield what they came to, in order; few wait at a time."""
+    if file.path.stat().st_size <= raw.CHUNK or raw.workers() == 1:
+        maker = Maker(task, file, output)
+        yield from (maker.make(number, chunk) for number, chunk in enumerate(raw.chunks(file.path)))
+        return
+    with ProcessPoolExecutor(raw.workers(), initializer=_start, initargs=(task.name, task.root, file, output)) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for number, chunk in enumerate(raw.chunks(file.path)):
+            waiting.append(pool.submit(_make, number, chunk))
+            if len(waiting) > raw.workers() + 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass
+class Prepared:
+    """What became of a raw file.
+
+    Attributes:
+        rows: Part -> rows.
+        lengths: Name of a file -> bytes of each of its lines.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, array] = field(default_factory=dict)
+
+
+def prepare(task: Task, file: RawFile, folder: Path, advance: Callable[..., None]) -> Prepared:
+    """Write what a raw file's rows become below folder.
+
+    Raises:
+        UserError: Rows are wrong, each with file and line, or a part of a split got no rows.
+    """
+    prepared = Prepared()
+    problems: list[tuple[int, str]] = []
+    ids = array("Q")
+    line = count = 0
+    for made in _made(task, file, Output(folder, _heads(task, file))):
+        for name, lengths in made.lengths.items():
+            prepared.lengths.setdefault(name, array("L")).extend(lengths)
+        prepared.rows += made.rows
+        ids += made.ids
+        count += len(made.problems)
+        problems += [(line + at, what) for at, what in made.problems][: SHOWN - len(problems)]
+        line += made.lines
+        advance(made.rows.total())
+    if twice := raw.repeated(ids):
+        again = list(_repeated(task, file, twice))
+        count += len(again)
+        problems += again[: SHOWN - len(problems)]
+    place = relative(file.path)
+    found = [f"{place}:{at}: {what}" for at, what in sorted(problems)]
+    if count > len(found):
+        found.append(f"{place}: and {count - len(found)} more")
+    if not found:
+        few = "give it a larger share, or the file more rows"
+        empty = [part for part in file.shares if not prepared.rows[part]]
+        found = [f"{place}: the part {part} of data.split got no rows; {few}" for part in empty]
+    if found:
+        raise UserError(found)
+    return prepared
+
+
+def _heads(task: Task, file: RawFile) -> dict[str, bytes]:
+    """Name the files that a raw file's rows go to, each with what it opens with."""
+    heads = {f"{part}_segments.jsonl": b"" for part in file.shares if part != TEST}
+    if TEST in file.shares:
+        test = task.spec["data"]["test"]
+        heads |= {test["input"]: b"", test["gold"]: written([GoldWriter(task).header])}
+    return heads
+
+
+def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int, str]]:
+    """Read a file again to name the ids that it has more than once."""
+    converter = Converter(task, file.spec)
+    seen: dict[str, int] = {}
+    line = 0
+    for chunk in raw.chunks(file.path):
+        for at, found in chunk.rows(1):
+            name = raw.convert(task, converter, found)["id"] if isinstance(found, dict) else None
+            if name is not None and raw.key(str(name)) in twice and seen.setdefault(str(name), line + at) != line + at:
+                yield line + at, f"id '{name}' stands on line {seen[str(name)]} already; ids are unique"
+        line += chunk.lines
+
+
+class Lines:
+    """The lines of a file by number, without the file in memory."""
+
+    def __init__(self, path: Path, lengths: array) -> None:
+        """Open a file of which the bytes of each line are known."""
+        self.starts = array("Q", accumulate(lengths, initial=0))
+        self.file = os.open(path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, number: int) -> bytes:
+        start = self.starts[number]
+        return os.pread(self.file, self.starts[number + 1] - start, start)
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
+def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]) -> int:
+    """Write positives with replay, shuffled, and a manifest that says what went in.
+
+    The replay's share counts in the whole mix: with 0.2, every fifth row is a replayed one. Replay rows are drawn
+    without repetition, so a short replay file lowers the share, which the manifest then shows.
+
+    Args:
+        folder: Where base and replay lie, and the mix goes.
+        name: The mix's, in task.yml.
+        spec: Its base, replay, replay_share and seed.
+        lengths: Name of a file -> bytes of each of its lines.
+
+    Returns:
+        The number of rows.
+    """
+    names = [f"{spec[role]}_segments.jsonl" for role in ("base", "replay")]
+    base, replay = (Lines(folder / name, lengths[name]) for name in names)
+    wanted = round(len(base) * spec["replay_share"] / (1 - spec["replay_share"]))
+    rng = random.Random(spec["seed"])
+    drawn = array("Q", (len(base) + n for n in rng.sample(range(len(replay)), min(wanted, len(replay)))))
+    rows = array("Q", range(len(base))) + drawn
+    rng.shuffle(rows)
+    with (folder / f"{name}_segments.jsonl").open("wb") as stream:
+        for number in rows:
+            stream.write(base[number] if number < len(base) else replay[number - len(base)])
+    manifest = {
+        **spec,
+        "rows": {"base": len(base), "replay": len(drawn), "total": len(rows)},
+        "replay_share_reached": round(len(drawn) / len(rows), 4),
+        "sha256": {n: runs.digest(folder / f"{n}_segments.jsonl") for n in (spec["base"], spec["replay"], name)},
+    }
+    (folder / f"{name}_segments.manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return len(rows)
