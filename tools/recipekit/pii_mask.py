@@ -1,14 +1,13 @@
 """Files masked and restored: two passes, so that one person has one stand-in in all of them."""
 
-import os
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from recipekit.pii import KINDS
 from recipekit.pii_forms import Forms, Known, Mark
 from recipekit.pii_key import Key, sha
 from recipekit.pii_rows import Edit, Piece, columns, joined, pieces, read_rows
+from recipekit.raw import workers
 from recipekit.redact import TEXT
 from recipekit.runs import relative, writing
 from recipekit.spans import fold
@@ -148,7 +148,7 @@ def scan(paths: Sequence[Path], known: Known | None, spill: IO[bytes] | None, ad
             for row, marks in zip(chunk, marked, strict=True):
                 _note(found, row, marks)
                 if spill:
-                    spill.write(orjson.dumps(marks) + b"\n")
+                    spill.write(orjson.dumps([[tuple(mark) for mark in places] for places in marks]) + b"\n")
             advance(len(chunk))
     return found
 
@@ -294,19 +294,19 @@ def _processes(size: int, known: Known | None) -> Iterator[Callable[..., Iterato
         _begin(known)
         yield lambda function, chunks: ((chunk, function(chunk)) for chunk in chunks)
         return
-    workers = len(os.sched_getaffinity(0))
-    with get_context("spawn").Pool(workers, _begin, (known,)) as pool:
+    processes = workers()
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(known,)) as pool:
 
         def mapped(
             function: Callable[[list[Row]], Any], chunks: Iterator[list[Row]]
         ) -> Iterator[tuple[list[Row], Any]]:
-            waiting: list[tuple[list[Row], Any]] = []
+            waiting: deque[tuple[list[Row], Future[Any]]] = deque()
             for chunk in chunks:
-                waiting.append((chunk, pool.apply_async(function, (chunk,))))
-                if len(waiting) > 2 * workers:
-                    first, result = waiting.pop(0)
-                    yield first, result.get()
-            yield from ((chunk, result.get()) for chunk, result in waiting)
+                waiting.append((chunk, pool.submit(function, chunk)))
+                if len(waiting) > 2 * processes:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            yield from ((chunk, result.result()) for chunk, result in waiting)
 
         yield mapped
 
