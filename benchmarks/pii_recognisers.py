@@ -24,7 +24,16 @@ from recipekit.pii_numbers import find_numbers
 from recipekit.pii_recall import SAMPLES, Place, measure, read_marked
 
 Scan = Callable[[str], list[Place]]
-ADDRESS = {"City", "Province", "County", "GPE_Other", "Address_Other", "Postal_Address", "Facility_Part", "Location_Other"}
+ADDRESS = {
+    "City",
+    "Province",
+    "County",
+    "GPE_Other",
+    "Address_Other",
+    "Postal_Address",
+    "Facility_Part",
+    "Location_Other",
+}
 
 
 def rules(text: str) -> list[Place]:
@@ -102,5 +111,8 @@ if __name__ == "__main__":
         line = f"{name:20}"
         for half in samples.values():
             scores = measure(half, scan)
-            line += " ".join(f"{scores[k].recall:.3f} {scores[k].precision:.3f}" for k in ("person", "address", "all")) + " "
+            line += (
+                " ".join(f"{scores[k].recall:.3f} {scores[k].precision:.3f}" for k in ("person", "address", "all"))
+                + " "
+            )
         print(f"{line} {speed(scan, articles):8.0f}", flush=True)

@@ -38,8 +38,9 @@ class Key:
         maps: Kind of part -> real part, folded -> stand-in.
         written: Stand-in as written in masked files -> real text as written.
         seen: What looked like a stand-in in files before they were masked; nobody gets it for a stand-in.
-        exceptions: sha256 of a masked text -> the real one, where `written` would not give it back.
+        exceptions: sha256 of a masked row -> the real one, where `written` would not give it back.
         splits: Full name, folded -> characters of its family name.
+        variants: Kind and text -> its stand-in, where another writing has the one that it would have.
     """
 
     def __init__(self, content: dict[str, Any] | None = None) -> None:
@@ -50,12 +51,13 @@ class Key:
         self.seen: set[str] = set(content.get("seen", []))
         self.exceptions: dict[str, str] = dict(content.get("exceptions", {}))
         self.splits: dict[str, int] = dict(content.get("splits", {}))
+        self.variants: dict[str, str] = dict(content.get("variants", {}))
         self._taken = {name: set(known.values()) for name, known in self.maps.items()}
         self._rng = random.Random(secrets.token_hex(16))
 
     def save(self, path: Path) -> None:
         """Write the key file, readable by its owner alone."""
-        fields = ("seed", "maps", "written", "seen", "exceptions", "splits")
+        fields = ("seed", "maps", "written", "seen", "exceptions", "splits", "variants")
         content = {name: sorted(value) if isinstance(value := getattr(self, name), set) else value for name in fields}
         with writing(path) as stream:
             os.fchmod(stream.fileno(), 0o600)
@@ -63,11 +65,17 @@ class Key:
 
     def learn(self, kind: str, text: str) -> None:
         """Give a real text a stand-in, written as it is written."""
-        self.written.setdefault(self.compose(kind, text, self._assign), text)
+        shown, mark = self.compose(kind, text, self._assign), ""
+        while self.written.setdefault(shown, text) != text:
+            mark += "\0" + text  # Taro@... and taro@... are one address, but each must come back as it was
+            shown = self.variants[f"{kind}\0{text}"] = self.compose(
+                kind, text, lambda name, part, written: self._assign(name, part + mark, written)
+            )
 
     def standin(self, kind: str, text: str) -> str:
         """Return the stand-in of a text that was learnt."""
-        return self.compose(kind, text, lambda name, part, _: self.maps[name][part])
+        variant = self.variants.get(f"{kind}\0{text}")
+        return variant or self.compose(kind, text, lambda name, part, _: self.maps[name][part])
 
     def compose(self, kind: str, text: str, lookup: Lookup) -> str:
         """Put a stand-in together from those of a text's parts, in its widths and spacing."""
@@ -100,7 +108,7 @@ class Key:
     def _draw(self, name: str, part: str, written: str) -> str:
         seen = "\n".join(self.seen)
         for attempt in range(_TRIES * _LONGEST):
-            drawn = _invent(name, part, written, attempt // _TRIES, self._rng)
+            drawn = _invent(name, part.partition("\0")[0], written, attempt // _TRIES, self._rng)
             if drawn and drawn != part and drawn not in self._taken[name] and drawn not in seen:
                 self._taken[name].add(drawn)
                 return drawn

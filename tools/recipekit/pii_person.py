@@ -40,6 +40,9 @@ _LATIN = re.compile(
 _PAIR = re.compile(
     r"(?<![^\s、。，：:／/（(「・])(?=([^\W\d_]{1,5})[ \u3000]([^\W\d_]{1,5})(?![^\s、。，：:／/（(）)」・様宛]))"
 )
+_KANA_PAIR = re.compile(
+    r"(?<![^\s、。：（(「])(?!お|ご)[ぁ-ゖ]{2,5}(?<![はがをにでもへやすたいくう])[ \u3000][ぁ-ゖ]{2,5}(?<!ます|です|した|から|ので|さい|ない)(?=[\s（(、。様」]|$)"
+)
 _LISTED = re.compile(
     rf"({_ONE}|[{CJK}]{{1,6}}[ \u3000]?[{CJK}ぁ-ゖ]{{1,4}})(?:さん|氏)?(?:（[^）]{{1,3}}）)?[、・／/→,，]$"
 )
@@ -143,6 +146,7 @@ class Person:
 _RUN = re.compile("[FLX]S?G(?=S?[^G]|$)|F[GP]|G|F|P(?:D?P)*")
 
 
+_CONTACT = re.compile(rf"(?<![{CJK}A-Za-z0-9ぁ-ゖ])[{CJK}]{{2,4}}(?=まで(?:[。\\s]|$|ご?連絡)|と申します|宛に)")
 _MORE_KANA = re.compile("(?!さん|くん|[のはがをにとでもへやか])[ぁ-ゖ]{1,2}(?=[（(、。\\s]|$|ちゃん|くん)")
 
 
@@ -165,13 +169,19 @@ def _runs(text: str, tokens: list[Token]) -> Iterator[Name]:
             yield start, tokens[match.end()].end, False
         elif end - start > 1:
             yield start, end, False
+    for match in _CONTACT.finditer(text):
+        first = bisect_left(tokens, (match.start(),))
+        if first < len(tokens) and tokens[first].end == match.end() and tokens[first].code in "FGPXN":
+            yield *match.span(), False
     for match in _PAIR.finditer(text):
         end = match.end(2)
         first = bisect_left(tokens, (match.start(),))
         words = [token for token in tokens[first : first + 4] if token.end <= end]
         common = any(token.code in "No" and _NO_NAME.fullmatch(text[token.start : token.end]) for token in words)
-        if {token.code for token in words} & set("FGX") and not common:
+        if {token.code for token in words} & set("FGPX") and not common:
             yield match.start(), end, True
+    for match in _KANA_PAIR.finditer(text):
+        yield *match.span(), False
 
 
 def _given_like(text: str, tokens: list[Token], place: int) -> bool:

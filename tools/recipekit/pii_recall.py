@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recipekit import ROOT
-from recipekit.pii import KINDS, Scanner
+from recipekit.pii import KINDS
+from recipekit.pii_forms import Forms
 
 SAMPLES = ROOT / "data" / "samples" / "pii"
 _MARK = re.compile(rf"\[({'|'.join(KINDS)}):([^\]]*)\]")
@@ -80,9 +81,9 @@ def measure(samples: Iterable[tuple[str, list[Place]]], scan: Callable[[str], It
 
 def of_samples() -> dict[str, dict[str, Score]]:
     """Measure the scanner on both halves of the sample: the one that the rules were written on, and the other."""
-    scanner = Scanner()
+    forms = Forms()
 
     def scan(text: str) -> list[Place]:
-        return [Place(found.kind, found.start, found.end) for found in scanner.scan(text)]
+        return [Place(mark.kind, mark.start, mark.end) for mark in forms.marks([text], ())[0]]
 
     return {name: measure(read_marked(SAMPLES / f"{name}.txt"), scan) for name in ("dev", "held_out")}
