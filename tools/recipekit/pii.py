@@ -33,7 +33,7 @@ class Scanner:
     """Finds personal information; what tools/mask_pii.py put in its place is none. One scanner a process."""
 
     def __init__(self) -> None:
-        self._person = Person()
+        self.person = Person()
 
     def scan(self, text: str) -> list[Finding]:
         """Find personal information.
@@ -41,20 +41,37 @@ class Scanner:
         Returns:
             What was found in order, none overlapping another.
         """
-        shown = standins.blank(text, MASK)
-        found = [Finding(kind, start, end, text[start:end], sure) for kind, start, end, sure in find_numbers(shown)]
-        found += [Finding("address", start, end, text[start:end], sure) for start, end, sure in find_addresses(shown)]
-        found += [Finding("person", start, end, text[start:end], sure) for start, end, sure in self._person.find(shown)]
-        return _apart(found)
+        shown, places = _collapsed(standins.blank(text, MASK))
+        found = list(find_numbers(shown))
+        found += [("address", *place) for place in find_addresses(shown)]
+        found += [("person", *place) for place in self.person.find(shown)]
+        whole = [(kind, places[start], places[end - 1] + 1, sure) for kind, start, end, sure in found if end > start]
+        return _apart([Finding(kind, start, end, text[start:end], sure) for kind, start, end, sure in whole], text)
+
+
+def _collapsed(text: str) -> tuple[str, list[int]]:
+    """Write one mask for several, so that the words beside it read alike however long a stand-in is; and the places."""
+    places = [place for place, character in enumerate(text) if character != MASK or text[place - 1 : place] != MASK]
+    if len(places) == len(text):
+        return text, places
+    return "".join(text[place] for place in places), places
 
 
 _FIRST = {kind: place for place, kind in enumerate(("mail", "card", "my_number", "phone", "address", "person"))}
 
 
-def _apart(found: list[Finding]) -> list[Finding]:
-    """Keep of overlapping findings the sure ones first, then numbers before addresses before names, then the longer."""
+def _apart(found: list[Finding], text: str) -> list[Finding]:
+    """Join overlapping findings of a kind; of others keep the sure ones first, then numbers before addresses before names."""
+    joined: list[Finding] = []
+    for one in sorted(found, key=lambda f: (_FIRST[f.kind], f.start)):
+        last = joined[-1] if joined else None
+        if last and last.kind == one.kind and one.start < last.end:
+            end = max(last.end, one.end)
+            joined[-1] = Finding(one.kind, last.start, end, text[last.start : end], last.sure or one.sure)
+        else:
+            joined.append(one)
     kept: list[Finding] = []
-    for one in sorted(found, key=lambda f: (not f.sure, _FIRST[f.kind], f.start - f.end)):
-        if one.end > one.start and all(one.end <= other.start or other.end <= one.start for other in kept):
+    for one in sorted(joined, key=lambda f: (not f.sure, _FIRST[f.kind], f.start - f.end)):
+        if all(one.end <= other.start or other.end <= one.start for other in kept):
             kept.append(one)
     return sorted(kept, key=lambda f: f.start)

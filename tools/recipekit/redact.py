@@ -43,7 +43,7 @@ def redact(task: Task) -> Callable[[Case], Case]:
     entities = task.spec["gold"].get("entities", {})
     paths = [spec["path"] for spec in columns.values()]
     paths += [entities[spec["entity"]]["path"] for spec in columns.values() if "entity" in spec]
-    properties = {name for path in paths for name in _fields(jmespath.compile(path).parsed)}
+    properties = {name for path in paths for name in fields(jmespath.compile(path).parsed)}
     separator = task.spec["gold"]["separator"]
 
     def redacted(case: Case) -> Case:
@@ -178,13 +178,13 @@ class _Names:
         return names_before_titles(text)
 
 
-def _fields(node: Mapping[str, Any]) -> Iterator[str]:
+def fields(node: Mapping[str, Any]) -> Iterator[str]:
     """Yield the properties that a JMESPath takes values from, without those that a filter looks at."""
     if node["type"] == "field":
         yield node["value"]
     for child in node["children"][: 2 if node["type"] == "filter_projection" else None]:
         if isinstance(child, dict):
-            yield from _fields(child)
+            yield from fields(child)
 
 
 def _mask(text: str, places: list[spans.Span]) -> str:

@@ -9,6 +9,8 @@ import random
 import re
 from typing import NamedTuple
 
+from recipekit.normal_address import PREFECTURE
+
 _MIDDLES = "ヶ之津久比多良美奈加佐志保呂和与"
 _SINGLE_FAMILY = "驂騫驪驥麾黝鼇龕鸞鵡鴛鴦鬟"
 _SINGLE_GIVEN = "禔祺秬稷穉穹窈窕筮箴"
@@ -54,10 +56,13 @@ _FAMILY = rf"(?:{FAMILY.pattern}|[{_SINGLE_FAMILY}])"
 _GIVEN = rf"(?:{GIVEN.pattern}|[{_SINGLE_GIVEN}])"
 PERSON = rf"{_FAMILY}(?:\s?(?:{_GIVEN}|{_KANA}))?|{_GIVEN}|(?:{_KANA})(?:[・･＝=\s]?(?:{_KANA}|{_GIVEN}))*"
 NUMBER = "(?:[0-9０-９]+|[〇一二三四五六七八九十百千]+)"
-BLOCKS = rf"{NUMBER}(?:(?:丁目|番地|番|号室|号|条|線|[-－‐‑–—―−ーのノ])*{NUMBER})*(?:丁目|番地|番|号室|号)*"
+_UNIT = "丁目|番地|番丁|番|号室|号[棟館]?|条|線|階|棟|F|Ｆ"
+BLOCKS = rf"{NUMBER}(?:(?:{_UNIT}|[-－‐‑–—―−ーのノ東西南北])*{NUMBER})*(?:{_UNIT})*"
+_BUILDING = rf"[ \u3000、]?(?:{_KANA})(?:[ \u3000・]?(?:{_KANA}))*[ \u3000]?(?:[A-Z]?[0-9０-９]+(?:[-－ー][0-9０-９]+)?(?:{_UNIT})*)*|[ \u3000][0-9０-９]+(?:号室|号)"
 _ADDRESS = (
-    rf"(?:〒\s?)?(?:000|０００)[-－‐−]?[0-9０-９]{{4}}(?![0-9０-９])|(?:{PLACE.pattern}[都道府県郡市区町村字丁通条線]*)+(?:{BLOCKS})?"
-    rf"(?:[\s、]?{_KANA}(?:マンション|アパート|ハイツ|コーポ|荘|ビル|棟)*(?:{BLOCKS}|[0-9０-９]+[階F])?)?"
+    rf"(?:〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}\s*)?(?:{PREFECTURE}[ \u3000]?)?(?:[同当][市区町村県])?"
+    rf"(?:(?:大字|字|[ \u3000])?{PLACE.pattern}[市区町村郡]?)+(?:[東西南北]?{BLOCKS})?(?:{_BUILDING})?"
+    rf"|〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}(?![0-9０-９])"
 )
 MAIL = r"[A-Za-z0-9._%+-]+@example\.(?:com|jp)"
 STANDIN = re.compile(rf"{_ADDRESS}|{PERSON}")
