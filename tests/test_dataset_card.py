@@ -1,6 +1,7 @@
 """What a data set's upload consists of: files, licence and a card that `datasets.load_dataset` understands."""
 
 import csv
+import hashlib
 import json
 import shutil
 
@@ -112,16 +113,10 @@ def test_card_says_rows_digests_licence_and_findings(task):
     head = yaml.safe_load(front)
     assert head["license"] == "cc-by-4.0" and head["language"] == ["ja"] and head["size_categories"] == ["n<1K"]
     assert [split["split"] for split in head["configs"][0]["data_files"]] == ["pos", "neg", "test"]
-    digest = dataset_files_digest(task.raw_dir / "pos.jsonl")
+    digest = hashlib.sha256((task.raw_dir / "pos.jsonl").read_bytes()).hexdigest()
     assert f"| `train/pos.jsonl` | pos | 10 | `{digest}` |" in body and "| `test/gold.csv` |  | 1 |" in body
     assert "let through: person " in body and "架空" in body and '"persons"' in body
     assert 'load_dataset("me/data")' in body and "Licence: `cc-by-4.0`." in body
-
-
-def dataset_files_digest(path):
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_card_names_the_download_it_comes_from(task):
@@ -140,6 +135,8 @@ def test_card_names_the_download_it_comes_from(task):
     text = dataset_card.write_card(made)
     assert "- a/b at commit `c0ffee`, its first 9 rows; licence: CC BY-SA 4.0; terms: do no harm; https://x\n" in text
     assert "license: cc-by-sa-4.0" in text and "架空" not in text
+    (folder / "SOURCE.json").write_text('{"origin": "local"}', encoding="utf-8")
+    assert "\n- local\n" in dataset_card.write_card(release(task))
 
 
 def test_a_type_that_differs_between_files_is_named(task):

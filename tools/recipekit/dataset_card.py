@@ -12,6 +12,7 @@ from recipekit.dataset_release import Release
 from recipekit.errors import UserError
 from recipekit.runs import relative
 
+ORIGIN_KEYS = ("repo", "origin", "commit", "limit", "license", "terms", "homepage")  # of SOURCE.json
 SIZES = ("K", "M", "B", "T")
 
 
@@ -83,6 +84,7 @@ def write_card(release: Release) -> str:
         front_matter=front_matter(release, kind).strip(),
         release=release,
         task=release.task,
+        origins=[{key: origin.get(key) for key in ORIGIN_KEYS} for origin in release.origins],
         fields=[(name.name, type_name(name.type)) for name in kind],
         schema=orjson.dumps(release.task.output_schema, option=orjson.OPT_INDENT_2).decode(),
         mixes={name: spec for name, spec in release.task.spec["data"]["train"].items() if "base" in spec},

@@ -60,12 +60,7 @@ def collect(task: Task, source: Path, segments: bool) -> list[DataFile]:
     if problems:
         raise UserError(problems)
     found = [DataFile(path, f"train/{path.name}", _split(name, path)) for name, path in train.items()]
-    found += [
-        DataFile(
-            p, f"test/{p.name}", _split("test", p) if p.name == test["input"] else None
-        )
-        for p in tests
-    ]
+    found += [DataFile(p, f"test/{p.name}", _split("test", p) if p.name == test["input"] else None) for p in tests]
     return list({file.name: file for file in found}.values())
 
 

@@ -95,7 +95,7 @@ def _remedy(kind: str, path: Path) -> str:
         return f"take it out, and make a new token at {hub.TOKEN_PAGE}"
     if kind == secret_scan.SECRET:
         return "take it out and revoke it; if it is none: --allow secret"
-    return f"mask it with tools/mask_pii.py and name the new folder with --source, or let it through: --allow {kind}"
+    return f"mask it (tools/mask_pii.py --output DIR) and say --source DIR, or let it through: --allow {kind}"
 
 
 def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None]) -> Release:
@@ -131,4 +131,6 @@ def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None
         raise UserError(problems)
     digests = {file.name: hub.sha256(file.path) for file in files}
     found = content_scan.scan([file.path for file in files], own, advance)
-    return Release(task, wish, files, found, digests, licences, origins, folder.is_relative_to(task.root / "data" / "samples"))
+    return Release(
+        task, wish, files, found, digests, licences, origins, folder.is_relative_to(task.root / "data" / "samples")
+    )
