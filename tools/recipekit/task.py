@@ -247,6 +247,10 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
         for role in ("base", "replay"):
             if mix.get(role, name) not in spec["data"]["train"]:
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
+    for name in spec["data"].get("split", {}).get("shares", {}):
+        if name != "test" and "base" in spec["data"]["train"].get(name, {"base": ""}):
+            expected = "expected test, or a data set under data.train that is not mixed of others"
+            problems.append(f"{at('data', 'split', 'shares', name)}: {expected}")
     if not jsonschema_rs.meta.is_valid(spec["output_schema"]):
         import jsonschema
 
