@@ -88,8 +88,9 @@ def test_chunks_on_every_core_find_the_same(tmp_path, monkeypatch):
     )
 
 
-def test_lines_that_cannot_be_read_are_all_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw, "CHUNK", 40)
+@pytest.mark.parametrize("chunk", [40, 2**20])
+def test_lines_that_cannot_be_read_are_all_named(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(raw, "CHUNK", chunk)
     good, broken, empty = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"
     write_jsonl(good, [{"body": "花火。"}])
     broken.write_bytes(b'{"body": "x"}\n{"body": \n' + b'{"body": "y"}\n' * 5 + b"[1]\n" + b"\xff\n" * 30)

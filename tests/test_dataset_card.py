@@ -98,6 +98,17 @@ def test_segments_load_as_they_are_trained(task, tmp_path):
     assert "`mix` is `pos` with `neg` as 20% of its rows" in (folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_segments_carry_the_licence_of_what_they_were_made_from(task):
+    other = task.root / "data" / "raw" / "other"
+    other.mkdir(parents=True)
+    (other / "SOURCE.json").write_text('{"repo": "a/b", "license": "cc-by-sa-4.0"}', encoding="utf-8")
+    state = task.outputs / "state"
+    state.mkdir(parents=True)
+    (state / "regenerate.json").write_text('{"source": "data/raw/other"}', encoding="utf-8")
+    assert dataset_files.origins(dataset_files.origin_folder(task, task.raw_dir, segments=True))[0]["repo"] == "a/b"
+    assert dataset_files.origins(dataset_files.origin_folder(task, task.raw_dir, segments=False)) == []
+
+
 def test_what_goes_up_is_found_again_by_name(task, tmp_path):
     made = release(task)
     folder = lay_out(made, tmp_path / "repo")

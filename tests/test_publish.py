@@ -97,7 +97,8 @@ def test_one_commit_then_nothing_to_do(task, hub, capsys):
     assert arrived(task, hub) and hub.repos["dataset", REPO].private and len(commits(hub)) == 2
     record = json.loads((task.outputs / "state" / "upload_dataset.json").read_text(encoding="utf-8"))
     assert record["commit"] == commits(hub)[-1] and set(record["files"]) == NAMES
-    assert "5 of 5 files sent" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "5 of 5 files sent" in said and "left there" not in said
     push(task)
     assert len(commits(hub)) == 2 and len(puts(hub)) == 1
     assert "up to date" in capsys.readouterr().err
@@ -166,6 +167,13 @@ def test_a_change_there_is_not_overwritten(task, hub):
     assert hub.files("dataset", REPO) == edited
     push(task, replace=True)
     assert arrived(task, hub)
+
+
+def test_what_was_left_in_one_repository_is_not_ours_in_another(task, hub):
+    push(task)
+    hub.add("dataset", "someone/other", hub.files("dataset", REPO), private=True)
+    write_jsonl(task.raw_dir / "eval.jsonl", [{"id": "E2", "body": "花火。"}])
+    assert "someone/other: test/eval.jsonl is another" in problems(task, repo="someone/other")
 
 
 def test_our_own_last_upload_is_overwritten(task, hub):

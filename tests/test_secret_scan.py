@@ -77,6 +77,11 @@ def test_the_own_token_is_told_from_others_even_inside_a_password():
     assert [secret.kind for secret in secret_scan.find(f"語x{own[:-1]}Zy", own)] == ["own_token"]
 
 
+def test_a_token_in_a_url_counts_once():
+    text = f"https://user:{TOKENS['GitHub Token']}@example.jp/"
+    assert [secret.name for secret in secret_scan.find(text)] == ["password in a URL"]
+
+
 @given(
     st.text(),
     st.sampled_from(sorted(TOKENS)),
