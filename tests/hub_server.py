@@ -79,6 +79,7 @@ class LocalHub:
         self.lock = threading.Lock()
         self.requests: list[str] = []
         self.sent: Counter[str] = Counter()  # bytes of answers' bodies, by path
+        self.slow = 0.0  # seconds before each 64 KiB
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -180,8 +181,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             data = data[: len(data) // 2] if self.cut else data
-            self.hub.sent[self.path_asked] += len(data)
-            self.wfile.write(data)
+            step = 2**16 if self.hub.slow else len(data) or 1
+            for start in range(0, len(data), step):
+                time.sleep(self.hub.slow)
+                self.wfile.write(data[start : start + step])
+                self.hub.sent[self.path_asked] += len(data[start : start + step])
         if self.cut:
             self.close_connection = True
 

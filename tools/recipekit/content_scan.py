@@ -10,14 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from recipekit import cores, raw, secret_scan
+from recipekit import cores, pii, raw, secret_scan
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
 from recipekit.raw import Chunk
 from recipekit.runs import relative
 
-PII = ("person", "address", "phone", "mail", "card", "my_number")
-KINDS = (*PII, secret_scan.SECRET, secret_scan.OWN)
+KINDS = (*pii.KINDS, secret_scan.SECRET, secret_scan.OWN)
 PLACES = 3  # kept of each kind
 PROBLEMS = 20  # kept of a file
 SMALL = 2**18  # bytes that are scanned before other processes would have started

@@ -4,8 +4,9 @@ import errno
 import hashlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +26,9 @@ TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CONNECT_SECONDS, READ_SECONDS = 10, 300
 WAITS = (1, 2, 4, 8)  # seconds before the second, third ... try
 LONGEST_WAIT = 600  # seconds; the Hub's windows of requests are 300
+S = TypeVar("S")
 T = TypeVar("T")
+_stopping = threading.Event()
 
 
 def setting(root: Path, *names: str) -> str | None:
@@ -75,6 +78,10 @@ def explained(action: str, remedy: str, token: str | None) -> Iterator[None]:
         raise UserError(text.replace(token, "***") if token else text) from error
 
 
+class Stopped(Exception):
+    """Another thread failed."""
+
+
 class Damaged(OSError):
     """What arrived is not what the Hub keeps."""
 
@@ -100,8 +107,37 @@ def patiently(call: Callable[[], T], connected: bool = True) -> T:
             seconds = min(max(wait, _asked_wait(error)), LONGEST_WAIT)
             if seconds > max(WAITS):
                 show(f"  {reason(error)}; again in {seconds} s")
-        time.sleep(seconds)
+        _pause(seconds)
     return call()
+
+
+def _pause(seconds: float) -> None:
+    if _stopping.wait(seconds):
+        raise Stopped
+
+
+def stop_if_asked() -> None:
+    """End this thread's work where that of another failed, or a person pressed Ctrl-C.
+
+    Raises:
+        Stopped: So it is.
+    """
+    _pause(0)
+
+
+def in_threads(work: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """Yield what `work` makes of each item, as it comes; when one fails, the others stop at `stop_if_asked` or wait."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            _stopping.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            _stopping.clear()
 
 
 def _may_pass(error: BaseException, connected: bool) -> bool:
