@@ -141,12 +141,12 @@ def test_a_masked_value_shows_one_character_at_most(value):
 WORK = """
 import os, sys, time
 from pathlib import Path
-from recipekit import cores
+from recipekit import parallel
 def make():
     Path(sys.argv[1], str(os.getpid())).touch()
     return time.sleep
 if __name__ == "__main__":
-    list(cores.each(make, [0, 0, 60, 60]))
+    list(parallel.in_order(make, [0, 0, 60, 60]))
 """
 
 

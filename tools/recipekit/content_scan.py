@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recipekit import cores, pii, raw, secret_scan
+from recipekit import parallel, pii, raw, secret_scan
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
 from recipekit.raw import Chunk
@@ -183,7 +183,7 @@ def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> di
 
     make = partial(_scanner, own)
     small = sum(path.stat().st_size for path in paths) < SMALL
-    for found in map(make(), chunks()) if small else cores.each(make, chunks()):
+    for found in map(make(), chunks()) if small else parallel.in_order(make, chunks()):
         results[found.path].add(found)
         advance(found.rows)
     for path, found in results.items():
