@@ -19,7 +19,8 @@ AGE = r"[(（=＝](?:当時|いずれも|ともに)?[0-9０-９〇一二三四�
 _NO_PARTICLE = "(?<![のはがをにとでもへやられるたていうくすつぐむぶしどだばず])"  # 逮捕された容疑者 is no name
 _RULE = re.compile(
     rf"(?P<name>{_NAME})(?:{READING.pattern})?"
-    rf"(?:(?P<sure>(?:{ROLES}|{TITLES})?{AGE}|{HONORIFICS}|{_NO_PARTICLE}(?:{ROLES}|{SHORT}))|{_NO_PARTICLE}(?:{TITLES}))"
+    rf"(?:(?P<sure>(?:{ROLES}|{TITLES})?{AGE}|{HONORIFICS}|{_NO_PARTICLE}(?:{ROLES}|{SHORT}))"
+    rf"|{_NO_PARTICLE}(?:{TITLES}))"
 )
 _NOBODY = re.compile(
     "|[同両元前副新現各当本皆奥母父兄姉弟妹娘嫁孫妻夫男女客神王赤模異多仕摂華諸何]|息子|[長次三四][男女]|祖[父母]"

@@ -1,4 +1,4 @@
-"""Where the personal information of a row stands in all of its texts: what one of them gives away is found in the others."""
+"""Where the personal information of a row stands in all of its texts: what one gives away is found in the others."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +45,7 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, task: Task) -> "Known":
         """Read which columns are compared as person_name or address."""
-        gold, kinds = task.spec["gold"], {}
+        gold, kinds = task.spec["gold"], dict[str, str]()
         for name, column in task.gold_columns.items():
             if kind := _KINDS.get(column["compare"]):
                 kinds |= {name: kind} | dict.fromkeys(fields(jmespath.compile(column["path"]).parsed), kind)
@@ -71,8 +71,8 @@ class Known(NamedTuple):
 class Forms:
     """Finds what is to be hidden in rows."""
 
-    def __init__(self) -> None:
-        self._scanner = Scanner()
+    def __init__(self, ginza: bool = False) -> None:
+        self._scanner = Scanner(ginza)
 
     def marks(self, texts: list[str], known: Iterable[tuple[str, str]]) -> list[list[Mark]]:
         """Mark what is to be hidden in the texts of one row.

@@ -65,12 +65,12 @@ class Key:
 
     def learn(self, kind: str, text: str) -> None:
         """Give a real text a stand-in, written as it is written."""
-        shown, mark = self.compose(kind, text, self._assign), ""
+        shown, own = self.compose(kind, text, self._assign), f"\0{text}"
         while self.written.setdefault(shown, text) != text:
-            mark += "\0" + text  # Taro@... and taro@... are one address, but each must come back as it was
-            shown = self.variants[f"{kind}\0{text}"] = self.compose(
-                kind, text, lambda name, part, written: self._assign(name, part + mark, written)
-            )
+            # Taro@... and taro@... are one address, but each must come back as it was
+            shown = self.compose(kind, text, lambda name, part, real, own=own: self._assign(name, part + own, real))
+            self.variants[f"{kind}\0{text}"] = shown
+            own += "\0"
 
     def standin(self, kind: str, text: str) -> str:
         """Return the stand-in of a text that was learnt."""
@@ -189,7 +189,8 @@ def _invent(name: str, part: str, written: str, spare: int, rng: random.Random) 
         area = 0 if not groups or len(groups) == 1 else len(groups[0].removeprefix("0")) + 1
         return standins.phone(part, area, rng)
     if name == "mail":
-        return f"{standins.kana('a', 5 + spare, rng).lower()}{rng.randrange(1000):03}@example.{'jp' if part.endswith('jp') else 'com'}"
+        domain = "example.jp" if part.endswith("jp") else "example.com"
+        return f"{standins.kana('a', 5 + spare, rng).lower()}{rng.randrange(1000):03}@{domain}"
     digits = rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in part[1:])
     return None if (luhn(digits) if name == "card" else my_number(digits)) else digits
 

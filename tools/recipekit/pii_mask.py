@@ -71,15 +71,15 @@ _forms: Forms
 _known: Known | None
 
 
-def _begin(known: Known | None) -> None:
+def _begin(known: Known | None, ginza: bool) -> None:
     """Load the dictionary in a process."""
     global _forms, _known
-    _forms, _known = Forms(), known
+    _forms, _known = Forms(ginza), known
 
 
 def _scan(chunk: list[Row]) -> tuple[list[list[list[Mark]]], dict[str, int], set[str]]:
     """Mark the rows of a chunk; also returns splits of names and what looks like a stand-in."""
-    marked, splits, seen = [], {}, set()
+    marked, splits, seen = [], dict[str, int](), set[str]()
     for row in chunk:
         texts = [piece.text for piece in row.pieces]
         marks = _forms.marks(texts, _known_values(row) if _known else ())
@@ -131,17 +131,18 @@ def _not_json(text: str, line: int) -> str | None:
     return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def scan(paths: Sequence[Path], known: Known | None, spill: IO[bytes] | None, advance: Advance) -> Found:
+def scan(paths: Sequence[Path], known: Known | None, ginza: bool, spill: IO[bytes] | None, advance: Advance) -> Found:
     """Find what is to be hidden in files.
 
     Args:
         paths: .jsonl, .csv and .txt files.
         known: Where names and addresses stand in labels.
+        ginza: Whether GiNZA looks for names too.
         spill: Gets the marks of every row, a line each; None drops them.
         advance: Told of rows done.
     """
     found = Found()
-    with _processes(sum(path.stat().st_size for path in paths if path.exists()), known) as mapped:
+    with _processes(sum(path.stat().st_size for path in paths if path.exists()), known, ginza) as mapped:
         for chunk, (marked, splits, seen) in mapped(_scan, _chunks(read(paths))):
             found.splits |= splits
             found.seen |= seen
@@ -180,14 +181,16 @@ def assign(key: Key, found: Found) -> dict[tuple[str, str], str]:
     return {form: key.standin(*form) for form in found.texts}
 
 
-def mask(paths: Sequence[Path], folder: Path, key: Key, key_path: Path, known: Known | None, advance: Advance) -> Found:
+def mask(
+    paths: Sequence[Path], folder: Path, key: Key, key_path: Path, known: Known | None, ginza: bool, advance: Advance
+) -> Found:
     """Write masked copies of files into a folder, and the key.
 
     Raises:
         UserError: A file cannot be read or written. Nothing is half-written then.
     """
     with tempfile.TemporaryFile() as spill:
-        found = scan(paths, known, spill, advance)
+        found = scan(paths, known, ginza, spill, advance)
         shown = assign(key, found)
         key.save(key_path)
         spill.seek(0)
@@ -295,14 +298,14 @@ def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 @contextmanager
-def _processes(size: int, known: Known | None) -> Iterator[Callable[..., Iterator[tuple[list[Row], Any]]]]:
+def _processes(size: int, known: Known | None, ginza: bool) -> Iterator[Callable[..., Iterator[tuple[list[Row], Any]]]]:
     """Yield a map over chunks, each with its result: here for little, in a process a core for much."""
     if size < WORTH_PROCESSES:
-        _begin(known)
+        _begin(known, ginza)
         yield lambda function, chunks: ((chunk, function(chunk)) for chunk in chunks)
         return
     processes = workers()
-    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(known,)) as pool:
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(known, ginza)) as pool:
 
         def mapped(
             function: Callable[[list[Row]], Any], chunks: Iterator[list[Row]]

@@ -1,4 +1,4 @@
-"""The texts inside a row of a file, byte for byte: JSONL strings with their escapes, CSV cells, or a whole text file."""
+"""The texts inside a row of a file, byte for byte: JSONL strings with escapes, CSV cells, or a whole text file."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,8 @@ class Piece:
     @cached_property
     def _view(self) -> tuple[str, list[int]]:
         r"""The text without escapes, those of JSON inside a JSON string (\\u7530) too, and where each character is."""
-        text, places = [], []
+        text: list[str] = []
+        places: list[int] = []
         for match in _ESCAPE.finditer(self.raw):
             if match["plain"]:
                 text += match["plain"]
