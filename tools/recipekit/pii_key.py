@@ -68,9 +68,11 @@ class Key:
         shown, own = self.compose(kind, text, self._assign), f"\0{text}"
         while self.written.setdefault(shown, text) != text:
             # Taro@... and taro@... are one address, but each must come back as it was
-            shown = self.compose(kind, text, lambda name, part, real, own=own: self._assign(name, part + own, real))
-            self.variants[f"{kind}\0{text}"] = shown
+            shown = self.variants[f"{kind}\0{text}"] = self.compose(kind, text, functools.partial(self._assign_to, own))
             own += "\0"
+
+    def _assign_to(self, own: str, name: str, part: str, written: str) -> str:
+        return self._assign(name, part + own, written)
 
     def standin(self, kind: str, text: str) -> str:
         """Return the stand-in of a text that was learnt."""
