@@ -44,13 +44,17 @@ class Scanner:
         Returns:
             What was found in order, none overlapping another.
         """
-        shown, places = _collapsed(standins.blank(text, MASK))
-        found = list(find_numbers(shown))
-        found += [("address", *place) for place in find_addresses(shown)]
+        shown = text
+        numbers = sorted(find_numbers(text), key=lambda number: (_FIRST.get(number[0], len(_FIRST)), number[1]))
+        whole = [number for number in numbers if number[0]]
+        for _, start, end, _ in numbers:  # nobody's too: what stands beside a number is read alike before and after
+            shown = shown[:start] + MASK * (end - start) + shown[end:]
+        shown, places = _collapsed(standins.blank(shown, MASK))
+        found = [("address", *place) for place in find_addresses(shown)]
         found += [("person", *place) for place in self.person.find(shown)]
         if self._model and len(shown) >= _SENTENCE:
             found += [("person", *place) for place in self._model.find(shown)]
-        whole = [(kind, places[start], places[end - 1] + 1, sure) for kind, start, end, sure in found if end > start]
+        whole += [(kind, places[start], places[end - 1] + 1, sure) for kind, start, end, sure in found if end > start]
         return _apart([Finding(kind, start, end, text[start:end], sure) for kind, start, end, sure in whole], text)
 
 

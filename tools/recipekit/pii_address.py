@@ -59,10 +59,15 @@ _NAMED_TOWN = re.compile(
 _POSTCODE = re.compile(_POST)
 
 
+_ONLY_NUMBERS = re.compile(rf"{BLOCKS}")
+
+
 def find_addresses(text: str) -> Iterator[tuple[int, int, bool]]:
     """Yield start, end and whether it is sure, of addresses."""
     for match in _NUMBERED.finditer(text):
         start = match.start()
+        if _ONLY_NUMBERS.fullmatch(match[0]):
+            continue
         yield start, match.end() - (len(match[0]) - len(match[0].rstrip())), True
     for match in _NAMED_TOWN.finditer(text):
         yield *match.span(), match["prefecture"] is not None

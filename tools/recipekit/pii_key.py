@@ -40,6 +40,7 @@ class Key:
         seen: What looked like a stand-in in files before they were masked; nobody gets it for a stand-in.
         exceptions: sha256 of a masked row -> the real one, where `written` would not give it back.
         splits: Full name, folded -> characters of its family name.
+        rows: Digests of masked rows, 64 bits each; they are left as they are when they come again.
         variants: Kind and text -> its stand-in, where another writing has the one that it would have.
     """
 
@@ -52,12 +53,13 @@ class Key:
         self.exceptions: dict[str, str] = dict(content.get("exceptions", {}))
         self.splits: dict[str, int] = dict(content.get("splits", {}))
         self.variants: dict[str, str] = dict(content.get("variants", {}))
+        self.rows: set[str] = set(content.get("rows", []))
         self._taken = {name: set(known.values()) for name, known in self.maps.items()}
         self._rng = random.Random(secrets.token_hex(16))
 
     def save(self, path: Path) -> None:
         """Write the key file, readable by its owner alone."""
-        fields = ("seed", "maps", "written", "seen", "exceptions", "splits", "variants")
+        fields = ("seed", "maps", "written", "seen", "exceptions", "splits", "variants", "rows")
         content = {name: sorted(value) if isinstance(value := getattr(self, name), set) else value for name in fields}
         with writing(path) as stream:
             os.fchmod(stream.fileno(), 0o600)
@@ -165,8 +167,7 @@ def load_key(path: Path, fresh: bool) -> Key:
             return Key()
         raise UserError(f"{shown}: no such key file; name the one that these files were masked with")
     try:
-        content = orjson.loads(path.read_bytes())
-        return Key(content)
+        return Key(dict(orjson.loads(path.read_bytes()) or {"no": "seed"}))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{shown}: no key file that mask_pii wrote; name another, or restore it from a copy") from None
 

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +18,14 @@ from recipekit.errors import UserError
 from recipekit.pii import KINDS
 from recipekit.pii_forms import Forms, Known, Mark
 from recipekit.pii_key import Key, sha
+from recipekit.pii_parts import SEPARATOR
 from recipekit.pii_rows import Edit, Piece, columns, joined, pieces, read_rows
 from recipekit.raw import workers
 from recipekit.redact import TEXT
 from recipekit.runs import relative, writing
 from recipekit.spans import fold
 
+DIGEST = 16  # hexadecimal digits of a row's digest
 CHUNK = 200  # rows that a process takes at a time
 WORTH_PROCESSES = 500_000  # bytes
 SHOWN = 5  # places of a kind
@@ -39,11 +41,12 @@ class Row(NamedTuple):
     text: str
     suffix: str
     header: list[str] | None
+    masked: bool = False
 
     @property
     def pieces(self) -> list[Piece]:
-        """Its texts."""
-        return pieces(self.text, self.suffix, self.header)
+        """Its texts; none where it is masked already."""
+        return [] if self.masked else pieces(self.text, self.suffix, self.header)
 
 
 @dataclass
@@ -131,7 +134,14 @@ def _not_json(text: str, line: int) -> str | None:
     return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def scan(paths: Sequence[Path], known: Known | None, ginza: bool, spill: IO[bytes] | None, advance: Advance) -> Found:
+def scan(
+    paths: Sequence[Path],
+    known: Known | None,
+    ginza: bool,
+    spill: IO[bytes] | None,
+    advance: Advance,
+    masked: Container[str] = (),
+) -> Found:
     """Find what is to be hidden in files.
 
     Args:
@@ -140,10 +150,12 @@ def scan(paths: Sequence[Path], known: Known | None, ginza: bool, spill: IO[byte
         ginza: Whether GiNZA looks for names too.
         spill: Gets the marks of every row, a line each; None drops them.
         advance: Told of rows done.
+        masked: Digests of rows that are masked already.
     """
     found = Found()
+    rows = (row._replace(masked=bool(masked) and sha(row.text)[:DIGEST] in masked) for row in read(paths))
     with _processes(sum(path.stat().st_size for path in paths if path.exists()), known, ginza) as mapped:
-        for chunk, (marked, splits, seen) in mapped(_scan, _chunks(read(paths))):
+        for chunk, (marked, splits, seen) in mapped(_scan, _chunks(rows)):
             found.splits |= splits
             found.seen |= seen
             for row, marks in zip(chunk, marked, strict=True):
@@ -172,10 +184,13 @@ def _note(found: Found, row: Row, marks: list[list[Mark]]) -> None:
 def assign(key: Key, found: Found) -> dict[tuple[str, str], str]:
     """Give everything found a stand-in; returns kind and text -> stand-in."""
     key.seen |= {text for text in found.seen if not any(real for _, real in key.standins_in(text))}
-    alone = {name for name, split in found.splits.items() if split == len(name) and len(name) > 1}
+    spaced = {
+        fold(words[0]) for kind, text in found.texts if kind == "person" and len(words := SEPARATOR.split(text)) > 1
+    }
     for name, split in found.splits.items():
-        longest = max((size for size in range(2, len(name)) if name[:size] in alone), default=split)
-        key.splits.setdefault(name, longest if split not in (0, len(name)) or longest != split else split)
+        families = [size for size in range(1, 4) if size < len(name) and name[:size] in found.splits.keys() | spaced]
+        begins = any(other != name and other.startswith(name) for other in found.splits) if len(name) < 4 else False
+        key.splits.setdefault(name, len(name) if begins or name in spaced else max(families, default=split))
     for kind, text in found.texts:
         key.learn(kind, text)
     return {form: key.standin(*form) for form in found.texts}
@@ -190,7 +205,7 @@ def mask(
         UserError: A file cannot be read or written. Nothing is half-written then.
     """
     with tempfile.TemporaryFile() as spill:
-        found = scan(paths, known, ginza, spill, advance)
+        found = scan(paths, known, ginza, spill, advance, key.rows)
         shown = assign(key, found)
         key.save(key_path)
         spill.seek(0)
@@ -198,7 +213,10 @@ def mask(
             streams = {path: files.enter_context(writing(folder / path.name)) for path in paths}
             for path, stream in streams.items():
                 for row, line in zip(read([path]), spill, strict=False):
-                    stream.write(_masked(row, orjson.loads(line), shown, key).encode())
+                    written = _masked(row, orjson.loads(line), shown, key)
+                    if written != row.text:
+                        key.rows.add(sha(written)[:DIGEST])
+                    stream.write(written.encode())
             key.save(key_path)
     return found
 
@@ -225,7 +243,7 @@ def _masked(row: Row, marks: list[list[list[Any]]], shown: Mapping[tuple[str, st
 def _standing(old: list[Piece], edits: list[list[Edit]]) -> list[list[Edit]]:
     """Mend edits so that every value that stood in another, longer text of the row still does."""
     texts = [piece.text for piece in old]
-    articles = [place for place, text in enumerate(texts) if edits[place] and text[:1] not in ("{", "[")]
+    articles = [place for place, text in enumerate(texts) if text[:1] not in ("{", "[")]
     hidden = {place: _apply(texts[place], edits[place]) for place in articles}
     for place, text in enumerate(texts):
         for start, end in _values(text):

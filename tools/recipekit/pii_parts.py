@@ -10,7 +10,7 @@ from recipekit.normal_address import PREFECTURE
 from recipekit.spans import fold
 
 KANA = re.compile("[ぁ-ゖァ-ヺーｦ-ﾟA-Za-zＡ-Ｚａ-ｚ]")
-_SEPARATOR = re.compile(r"[\s・･＝=,.]+")
+SEPARATOR = re.compile(r"[\s・･＝=,.]+")
 _KANJI_NUMBER = "[〇一二三四五六七八九十百千]+"
 _UNIT = "丁目|番地|番丁|番|号室|号|条|線|階|棟|F|Ｆ"
 _PIECES = re.compile(
@@ -31,8 +31,8 @@ def name_parts(text: str, splits: Mapping[str, int]) -> Iterator[tuple[str | Non
         splits: Name in one, folded -> characters of its family name; as many as it has: a family name alone; 0: a
             given name alone.
     """
-    found = list(_SEPARATOR.finditer(text))
-    words = _SEPARATOR.split(text)
+    found = list(SEPARATOR.finditer(text))
+    words = SEPARATOR.split(text)
     for place, word in enumerate(words):
         if len(words) == 1:
             family = splits.get(fold(word), len(word))

@@ -34,7 +34,7 @@ Name = tuple[int, int, bool]  # start, end, whether it is sure
 
 _LONGEST = 8_000  # characters for the tokenizer, which takes 49,149 bytes
 _SEPARATORS = {" ": "S", "\u3000": "S", "・": "D", "･": "D", "＝": "D", "=": "D"}
-_PARTICLES = set("から まで より では には とは など です ます した して って さん とも ほか".split())
+_PARTICLES = "から まで より では には とは など です ます した して って とも ほか".split()  # noqa: SIM905
 
 
 class Token(NamedTuple):
@@ -158,7 +158,7 @@ def _runs(text: str, tokens: list[Token]) -> Iterator[Name]:
         ):
             yield *match.span(), False
     for match in PAIR.finditer(text):
-        end = match.end(2)
+        end = match.start(2) + len(CALLED_END.sub("", match[2]))
         first = bisect_left(tokens, (match.start(),))
         words = [token for token in tokens[first : first + 4] if token.end <= end]
         common = any(token.code in "No" and NO_NAME.fullmatch(text[token.start : token.end]) for token in words)
@@ -277,7 +277,8 @@ def _listed(text: str, tokens: list[Token], start: int, end: int, sure: bool) ->
     before = LISTED.search(text, max(0, start - 16), start)
     behind = LISTED_ON.match(text, end)
     for match in filter(None, (before, behind)):
-        if not sure and not set("・→") & {text[match.end(1)], text[match.start(1) - 1]}:
+        between = text[match.end(1) : start] + text[end : match.start(1)]
+        if not sure and not set("・→") & set(between):
             continue
         name = CALLED_END.sub("", match[1])
         begin, end = match.start(1), match.start(1) + len(name)
