@@ -173,7 +173,8 @@ def test_one_person_has_one_stand_in_in_all_files_and_calls(desk):
 
 
 def test_stand_ins_keep_the_shape_and_fail_their_checks(desk):
-    text = f"ｶﾐﾔ様、JIRO KAMIYA様、カミヤ・ジロウ様、090-1234-5678、０３－１２３４－５６７８、{CARD}、マイナンバー{NUMBER}、aoi@kaze.test"
+    names = "ｶﾐﾔ様、JIRO KAMIYA様、カミヤ・ジロウ様"
+    text = f"{names}、090-1234-5678、０３－１２３４－５６７８、{CARD}、マイナンバー{NUMBER}、aoi@kaze.test"
     parts = desk.round("a.txt", text).split("、")
     assert re.fullmatch("[ｦ-ﾟ]+様", parts[0]) and re.fullmatch("[A-Z]+ [A-Z]+様", parts[1])
     assert re.fullmatch("[ァ-ヺー]+・[ァ-ヺー]+様", parts[2])
@@ -184,7 +185,8 @@ def test_stand_ins_keep_the_shape_and_fail_their_checks(desk):
 
 
 def test_addresses_keep_their_granularity_and_their_parts_agree(desk):
-    text = "住所は長野県青嶺市柏木町３丁目２番地の５です。青嶺市柏木町３丁目の路上。五丁目十二番三号は〒999-1234 青嶺市緑が丘五丁目十二番三号。"
+    text = "住所は長野県青嶺市柏木町３丁目２番地の５です。青嶺市柏木町３丁目の路上。"
+    text += "五丁目十二番三号は〒999-1234 青嶺市緑が丘五丁目十二番三号。"
     masked = desk.round("a.txt", text)
     whole = re.search("長野県(..市.+?町)([１-９])丁目([１-９])番地の([１-９])です。", masked)
     assert f"{whole[1]}{whole[2]}丁目の路上" in masked and "青嶺" not in masked and "柏木" not in masked
@@ -195,7 +197,8 @@ def test_addresses_keep_their_granularity_and_their_parts_agree(desk):
 
 
 def test_csv_cells_and_gold_columns(desk):
-    content = '\ufeffquality_test_id,person_name,person_address,note\r\n"123456789018",桐生院健吾|真砂花代,青嶺市柏木町,"桐生院氏は""窃盗""\n否認"\r\n'
+    content = "\ufeffquality_test_id,person_name,person_address,note\r\n"
+    content += '"123456789018",桐生院健吾|真砂花代,青嶺市柏木町,"桐生院氏は""窃盗""\n否認"\r\n'
     masked = list(csv.DictReader(io.StringIO(desk.round("gold.csv", content).removeprefix("\ufeff"), newline="")))
     one, two = masked[0]["person_name"].split("|")
     assert masked[0]["quality_test_id"] == "123456789018" and one != "桐生院健吾" and len(two) >= 4
@@ -270,7 +273,7 @@ GLUE = st.sampled_from(
 TEXT = st.lists(st.one_of(NAMES, PLACES, OTHERS, GLUE, st.text(max_size=6)), max_size=12).map("".join)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     bodies=st.lists(TEXT, min_size=1, max_size=4),
     names=st.lists(NAMES, max_size=3),
@@ -281,7 +284,7 @@ TEXT = st.lists(st.one_of(NAMES, PLACES, OTHERS, GLUE, st.text(max_size=6)), max
 def test_any_rows_come_back_and_their_answers_stand(tmp_path_factory, bodies, names, places, form, ascii_only):
     desk = Desk(tmp_path_factory.mktemp("desk"), HAWKS)
     label = {
-        "persons": [{"name": name, "address": place} for name, place in zip(names, places)],
+        "persons": [{"name": name, "address": place} for name, place in zip(names, places, strict=False)],
         "occured_locations": places,
     }
     bodies = [body + "".join(names[:2]) for body in bodies]
@@ -293,7 +296,7 @@ def test_any_rows_come_back_and_their_answers_stand(tmp_path_factory, bodies, na
             assert not spans.contains(body or "", value) or spans.contains(hidden, shown), (value, shown, body, hidden)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TEXT, min_size=1, max_size=3))
 def test_any_text_comes_back(tmp_path_factory, texts):
     desk = Desk(tmp_path_factory.mktemp("desk"))

@@ -21,11 +21,21 @@ from recipekit import ROOT, inputs, raw
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
-from recipekit.preparing import mix, prepare
+from recipekit.mixing import mix
+from recipekit.preparing import prepare
 from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
-CODE = ("formats", "preparing", "raw", "segments", "specials", "task")  # modules that the rows depend on
+CODE = (
+    "formats",
+    "gold_rows",
+    "mixing",
+    "preparing",
+    "raw",
+    "segments",
+    "specials",
+    "task",
+)  # modules that the rows depend on
 
 
 def check_test_set(path: Path) -> int:
@@ -58,8 +68,8 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
             except UserError as error:
                 problems += error.problems
     test = task.spec["data"]["test"]
-    if raw.TEST in counts:
-        counts[test["input"]] = counts.pop(raw.TEST)
+    if raw.TEST in task.spec["data"].get("split", {}).get("shares", ()):
+        counts[test["input"]] = counts.pop(raw.TEST, 0)
     else:
         try:
             for which in ("input", "gold"):

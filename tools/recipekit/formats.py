@@ -1,5 +1,6 @@
 """Raw rows of other shapes -> {"id", "body", "label"}, as data.rows of task.yml says."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -83,9 +84,26 @@ def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
     if "boolean" in kinds:
         return TRUTHS.get(text.lower(), value)
     try:
-        return orjson.loads(text.replace(",", "") if {"integer", "number"} & set(kinds) else value)
-    except orjson.JSONDecodeError:
+        if {"integer", "number"} & set(kinds):
+            digits = text.replace(",", "")
+            return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else orjson.loads(digits)
+        return orjson.loads(value)
+    except ValueError:
         return value
+
+
+def ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Put an answer's keys into the order of the schema's properties, in which constrained decoding writes them.
+
+    A model that learned another order would be held to one that it never saw.
+    """
+    if isinstance(value, list) and (items := schema.get("items")):
+        return [ordered(item, items) for item in value] if value else value
+    parts = schema.get("properties")
+    if not isinstance(value, dict) or not parts:
+        return value
+    known = {key: ordered(value[key], inner) for key, inner in parts.items() if key in value}
+    return known if len(known) == len(value) else known | {key: value[key] for key in value if key not in known}
 
 
 def _body(spec: str, given: bool) -> Callable[[Row], Any]:

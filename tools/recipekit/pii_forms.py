@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jmespath
 import orjson
 
 from recipekit import spans, standins
+from recipekit.extract import properties_of
 from recipekit.name_rule import MASK
 from recipekit.pii import Scanner
 from recipekit.pii_parts import address_parts
-from recipekit.redact import fields
 from recipekit.spans import fold
 from recipekit.task import Task
 
@@ -49,7 +48,7 @@ class Known(NamedTuple):
         gold, kinds = task.spec["gold"], dict[str, str]()
         for name, column in task.gold_columns.items():
             if kind := _KINDS.get(column["compare"]):
-                kinds |= {name: kind} | dict.fromkeys(fields(jmespath.compile(column["path"]).parsed), kind)
+                kinds |= {name: kind} | dict.fromkeys(properties_of(column["path"]), kind)
         return cls(kinds, gold["separator"])
 
     def values(self, value: Any, kind: str | None = None) -> Iterator[tuple[str, str]]:

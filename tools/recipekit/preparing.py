@@ -1,27 +1,20 @@
 """Raw rows -> segments, test input and gold, at the speed of the disk: chunks of files on every core, in order."""
 
-import csv
-import io
-import json
 import multiprocessing
-import os
-import random
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import orjson
 
-from recipekit import raw, runs, segments
+from recipekit import raw, segments
 from recipekit.errors import UserError
-from recipekit.extract import Extractor
-from recipekit.formats import Converter, Row
+from recipekit.formats import Converter, Row, ordered
+from recipekit.gold_rows import GoldWriter, written
 from recipekit.raw import TEST, Chunk, RawFile
 from recipekit.runs import relative
 from recipekit.task import Task, load_task
@@ -113,6 +106,7 @@ class Maker:
                 row = raw.convert(self.task, self.converter, found)
                 body, problems = self._check(row)
                 if not problems:
+                    row["label"] = ordered(row["label"], self.task.output_schema)
                     self._add(parts, made, row, body, line)
             except UserError as error:
                 problems = error.problems
@@ -152,48 +146,6 @@ class Maker:
             parts.setdefault(self.task.spec["data"]["test"]["gold"], []).append(cells)
         else:
             parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(body, row["label"]))
-
-
-class GoldWriter:
-    """Writes labels as rows of a gold CSV: what evaluation takes out of an answer, the other way round."""
-
-    def __init__(self, task: Task) -> None:
-        """Prepare the columns of a task."""
-        gold = task.spec["gold"]
-        self.extractor = Extractor(task)
-        self.separator = gold["separator"]
-        self.header = [gold["id"], *gold["columns"]]
-        self.single = gold.get("one_row_per", "article")
-
-    def rows(self, name: str, label: Any) -> bytes:
-        """Write the row of an article, or a row for each of its entities where gold.one_row_per says so.
-
-        Raises:
-            UserError: A value holds what stands between values.
-        """
-        entities, sets = self.extractor.values(label)
-        cells = {column: self._cell(column, values) for column, values in sets.items()}
-        for entity, columns in self.extractor.columns.items():
-            if entity != self.single:
-                for column in columns:
-                    values = [each.get(column, "") for each in entities.get(entity, [])]
-                    cells[column] = self._cell(column, values) if any(values) else ""
-        rows = [{**cells, **own} for own in entities.get(self.single, [])] or [cells]
-        return written([[name, *(row.get(column, "") for column in self.header[1:])] for row in rows])
-
-    def _cell(self, column: str, values: list[str]) -> str:
-        for value in values:
-            if self.separator in value:
-                remedy = "choose another gold.separator in task.yml"
-                raise UserError(f"{column}: {value[:40]!r} holds {self.separator!r}, which parts values; {remedy}")
-        return self.separator.join(values)
-
-
-def written(rows: list[list[str]]) -> bytes:
-    """Write rows as CSV."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue().encode()
 
 
 _maker: Maker | None = None
@@ -294,57 +246,3 @@ def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int,
             if name is not None and raw.key(str(name)) in twice and seen.setdefault(str(name), line + at) != line + at:
                 yield line + at, f"id '{name}' stands on line {seen[str(name)]} already; ids are unique"
         line += chunk.lines
-
-
-class Lines:
-    """The lines of a file by number, without the file in memory."""
-
-    def __init__(self, path: Path, lengths: array) -> None:
-        """Open a file of which the bytes of each line are known."""
-        self.starts = array("Q", accumulate(lengths, initial=0))
-        self.file = os.open(path, os.O_RDONLY)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, number: int) -> bytes:
-        start = self.starts[number]
-        return os.pread(self.file, self.starts[number + 1] - start, start)
-
-    def __del__(self) -> None:
-        os.close(self.file)
-
-
-def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]) -> int:
-    """Write positives with replay, shuffled, and a manifest that says what went in.
-
-    The replay's share counts in the whole mix: with 0.2, every fifth row is a replayed one. Replay rows are drawn
-    without repetition, so a short replay file lowers the share, which the manifest then shows.
-
-    Args:
-        folder: Where base and replay lie, and the mix goes.
-        name: The mix's, in task.yml.
-        spec: Its base, replay, replay_share and seed.
-        lengths: Name of a file -> bytes of each of its lines.
-
-    Returns:
-        The number of rows.
-    """
-    names = [f"{spec[role]}_segments.jsonl" for role in ("base", "replay")]
-    base, replay = (Lines(folder / name, lengths[name]) for name in names)
-    wanted = round(len(base) * spec["replay_share"] / (1 - spec["replay_share"]))
-    rng = random.Random(spec["seed"])
-    drawn = array("Q", (len(base) + n for n in rng.sample(range(len(replay)), min(wanted, len(replay)))))
-    rows = array("Q", range(len(base))) + drawn
-    rng.shuffle(rows)
-    with (folder / f"{name}_segments.jsonl").open("wb") as stream:
-        for number in rows:
-            stream.write(base[number] if number < len(base) else replay[number - len(base)])
-    manifest = {
-        **spec,
-        "rows": {"base": len(base), "replay": len(drawn), "total": len(rows)},
-        "replay_share_reached": round(len(drawn) / len(rows), 4),
-        "sha256": {n: runs.digest(folder / f"{n}_segments.jsonl") for n in (spec["base"], spec["replay"], name)},
-    }
-    (folder / f"{name}_segments.manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return len(rows)

@@ -32,7 +32,7 @@ class RawFile:
         path: Where it lies.
         shares: Part (a data set of task.yml, or "test") -> its share of the rows; one part gets all.
         spec: How its rows are read (data.rows).
-        by: Key whose value keeps rows together in one part; None: the body.
+        by: Key whose value keeps rows together in one part; where it is empty, or None, the body does.
         seed: Of the split.
     """
 
@@ -46,7 +46,9 @@ class RawFile:
         """Name the part that a row belongs to: drawn by the digest of what keeps rows together, so for good."""
         if len(self.shares) == 1:
             return next(iter(self.shares))
-        place = key(f"{self.seed}\0{row.get(self.by or 'body')}") / 2**64 * sum(self.shares.values())
+        together = row.get(self.by) if self.by else None
+        together = row["body"] if together in (None, "") else together
+        place = key(f"{self.seed}\0{together}") / 2**64 * sum(self.shares.values())
         for name, share in self.shares.items():
             place -= share
             if place < 0:

@@ -19,14 +19,13 @@ before you pass it on.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import jmespath
 
 from recipekit import spans
 from recipekit.compare import Slot
 from recipekit.evaluation import Case
+from recipekit.extract import properties_of
 from recipekit.name_rule import CJK, HONORIFICS, MASK, READING, ROLES, SHORT, names_before_titles
 from recipekit.spans import fold
 from recipekit.task import Task
@@ -43,7 +42,7 @@ def redact(task: Task) -> Callable[[Case], Case]:
     entities = task.spec["gold"].get("entities", {})
     paths = [spec["path"] for spec in columns.values()]
     paths += [entities[spec["entity"]]["path"] for spec in columns.values() if "entity" in spec]
-    properties = {name for path in paths for name in fields(jmespath.compile(path).parsed)}
+    properties = {name for path in paths for name in properties_of(path)}
     separator = task.spec["gold"]["separator"]
 
     def redacted(case: Case) -> Case:
@@ -176,15 +175,6 @@ class _Names:
         for value in self.trusted:
             text = _mask(text, spans.find(text, value))
         return names_before_titles(text)
-
-
-def fields(node: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the properties that a JMESPath takes values from, without those that a filter looks at."""
-    if node["type"] == "field":
-        yield node["value"]
-    for child in node["children"][: 2 if node["type"] == "filter_projection" else None]:
-        if isinstance(child, dict):
-            yield from fields(child)
 
 
 def _mask(text: str, places: list[spans.Span]) -> str:

@@ -15,9 +15,9 @@ _MIDDLES = "ヶ之津久比多良美奈加佐志保呂和与"
 _SINGLE_FAMILY = "驂騫驪驥麾黝鼇龕鸞鵡鴛鴦鬟"
 _SINGLE_GIVEN = "禔祺秬稷穉穹窈窕筮箴"
 _HIRAGANA = "みりるれろきくすせつむめゆほふひちこそけ"
-_KATAKANA = "ミリルレロキクスセツムメユホフヒチコソケ"
+_KATAKANA = "ミリルレロキクスセヌムメユホフヒネコソケ"
 _LATIN = "lrnmtkd"
-_HALF_WIDTH = "ﾐﾘﾙﾚﾛｷｸｽｾﾂﾑﾒﾕﾎﾌﾋﾁｺｿｹ"
+_HALF_WIDTH = "ﾐﾘﾙﾚﾛｷｸｽｾﾇﾑﾒﾕﾎﾌﾋﾈｺｿｹ"
 
 
 class _Kind(NamedTuple):

@@ -202,7 +202,8 @@ def load_task(name: str, root: Path = ROOT) -> Task:
         problems = _content_problems(shown, spec, lines, path.parent)
     if problems:
         raise UserError(problems)
-    return Task(spec, path.parent, root)
+    spec["data"] = yamlfile.Declared(spec["data"], name, "data.")
+    return Task(yamlfile.Declared(spec, name), path.parent, root)
 
 
 def _schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
@@ -231,29 +232,35 @@ def _content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, 
     problems = []
     if spec["name"] != folder.name:
         problems.append(f"{at('name')}: found '{spec['name']}', expected the folder's name '{folder.name}'")
-    for i, name in enumerate(spec["prompt"]["segments"]):
+    prompt, train = spec.get("prompt", {}), spec["data"].get("train", {})
+    for i, name in enumerate(prompt.get("segments", [])):
         problems += _prompt_problems(at("prompt", "segments", i), folder / name, name)
-    for i, pattern in enumerate(spec["prompt"].get("strip", [])):
+    for i, pattern in enumerate(prompt.get("strip", [])):
         try:
             re.compile(pattern)
         except re.error as error:
             problems.append(f"{at('prompt', 'strip', i)}: not a regular expression: {error}")
-    for i, phase in enumerate(spec["phases"]):
+    for i, phase in enumerate(spec.get("phases", [])):
         if not (folder / f"{phase}.yml").exists():
             problems.append(
                 f"{at('phases', i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
             )
-    for name, mix in spec["data"]["train"].items():
+    for name, mix in train.items():
         for role in ("base", "replay"):
-            if mix.get(role, name) not in spec["data"]["train"]:
+            if mix.get(role, name) not in train:
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
-    if not jsonschema_rs.meta.is_valid(spec["output_schema"]):
+    for name in spec["data"].get("split", {}).get("shares", {}):
+        if name != "test" and "base" in train.get(name, {"base": ""}):
+            expected = "expected test, or a data set under data.train that is not mixed of others"
+            problems.append(f"{at('data', 'split', 'shares', name)}: {expected}")
+    schema = spec.get("output_schema", {})
+    if not jsonschema_rs.meta.is_valid(schema):
         import jsonschema
 
         judge = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA)
-        fault = next(judge.iter_errors(spec["output_schema"]))
+        fault = next(judge.iter_errors(schema))
         problems.append(f"{at('output_schema', *fault.absolute_path)}: not a JSON Schema: {fault.message}")
-    return problems + _gold_problems(at, spec["gold"])
+    return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
 
 
 def _gold_problems(at: Callable[..., str], gold: dict[str, Any]) -> list[str]:
