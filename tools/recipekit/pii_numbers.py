@@ -17,7 +17,10 @@ _MAIL = re.compile(
 _CARD = re.compile(
     _FREE.format(rf"(?<!{_D}{_DASH}){_D}{{4}}(?:{_LINK}{_D}{{4}}){{3}}|3{_D}{{3}}{_LINK}{_D}{{6}}{_LINK}{_D}{{5}}")
 )
-_MY_NUMBER = re.compile(_FREE.format(rf"(?<!{_D}{_DASH}){_D}{{4}}{_LINK}{_D}{{4}}{_LINK}{_D}{{4}}"))
+_MY_NUMBER = re.compile(  # and no part of four groups of four
+    _FREE.format(rf"(?<!{_D}{_DASH})(?<!(?<!{_D}){_D}{{4}}[ \u3000]){_D}{{4}}{_LINK}{_D}{{4}}{_LINK}{_D}{{4}}")
+    + rf"(?![ \u3000]{_D}{{4}}(?!{_D}))"
+)
 _AREA = rf"[0０][1-9１-９]{_D}{{0,3}}"
 _PHONE = re.compile(
     _FREE.format(
