@@ -65,10 +65,10 @@ _BUILDING = (
 )
 _ADDRESS = (
     rf"(?:〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}\s*)?(?:{PREFECTURE}[ \u3000]?)?(?:[同当][市区町村県])?"
-    rf"(?:(?:{NUMBER}条)?(?:[上下]る|[東西]入る?)?(?:大字|字|[ \u3000])?{PLACE.pattern}[市区町村郡]?)+(?:[東西南北]?{BLOCKS})?(?:{_BUILDING})?"
+    rf"(?:(?:{NUMBER}条)?(?:[上下]る|[東西]入る?)?(?:大字|字|[ \u3000])?{PLACE.pattern}[市区町村郡]?)+"
+    rf"(?:[東西南北]?{BLOCKS})?(?:{_BUILDING})?"
     rf"|〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}(?![0-9０-９])"
 )
-MAIL = r"[A-Za-z0-9._%+-]+@example\.(?:com|jp)"
 STANDIN = re.compile(rf"{_ADDRESS}|{PERSON}")
 _AREAS = {2: "03", 3: "045", 4: "0465", 5: "04992"}  # digits of an area code -> one of that length
 
