@@ -8,6 +8,7 @@
 #   PROFILE=auto|gpu|cpu   auto takes the GPU where there is one; cpu trains the small base in data/samples/base
 #   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, cpu takes data/samples/TASK;
 #                             without these, and with raw, data/raw/TASK is taken as it is
+#   LEAKS=allow               goes on where training shares articles, persons or ids with the test set
 #
 # On a GPU machine start it in tmux, so that a lost connection does not stop it:
 #   tmux new -s training 'uv run bash train_all.sh'
@@ -29,14 +30,12 @@ plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${DATA:
 read -r PROFILE DATA <<<"$plan"
 
 # Raw data -> segments: system, instruction, article untrained, answer trained.
-case $DATA in
-  hub)
-    python tools/download.py "$TASK"
-    python tools/regenerate_segments.py "$TASK"
-    ;;
-  raw) python tools/regenerate_segments.py "$TASK" --source "data/raw/$TASK" ;;
-  sample) python tools/regenerate_segments.py "$TASK" --source "data/samples/$TASK" ;;
-esac
+[[ $DATA != hub ]] || python tools/download.py "$TASK"
+[[ $DATA == sample ]] && raw=data/samples/$TASK || raw=data/raw/$TASK
+python tools/regenerate_segments.py "$TASK" --source "$raw"
+
+# What training shares with the test set would be scored as learned.
+python tools/leaks.py "$TASK" --source "$raw" $([[ ${LEAKS:-stop} != allow ]] || echo --allow-leaks)
 
 # Everything that would fail later, before any GPU time is spent.
 python tools/check.py "$TASK" --profile "$PROFILE"

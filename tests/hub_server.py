@@ -274,6 +274,9 @@ class Handler(BaseHTTPRequestHandler):
         files = dict(found.commits[-1][1])
         for entry in lines:
             value = entry["value"]
+            if value.get("parentCommit", found.commits[-1][0]) != found.commits[-1][0]:
+                self.send({"error": "A commit has happened since. Please refresh and try again."}, 412)
+                return
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":

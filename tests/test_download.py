@@ -210,7 +210,7 @@ def test_any_row_groups_give_the_first_rows(tmp_path_factory, groups, limit, at_
     names = [f"{i}.parquet" for i in range(len(groups))]
     first = 0
     for name, size in zip(names, groups, strict=True):
-        (folder / name).write_bytes(parquet(size, 3, first))
+        (folder / name).write_bytes(parquet(size, 5, first))
         first += size
     found = shards.plan(lambda name: (folder / name).open("rb"), names, None, limit)
     with pytest.MonkeyPatch.context() as patch:

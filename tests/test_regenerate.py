@@ -87,7 +87,7 @@ def test_every_bad_row_is_named_at_once_and_nothing_is_written(mini, run):
     found = "\n".join(caught.value.problems)
     assert "pos.jsonl:7: not valid JSON" in found
     assert "pos.jsonl:3: id 'P1' stands on line 2 already" in found
-    assert "pos.jsonl:4: key 'label.persons.0': 'name' is a required property" in found
+    assert "pos.jsonl:4: key 'label.persons[0]': 'name' is a required property" in found
     assert "neg.jsonl:2: key 'body'" in found
     assert not list((mini / "data" / "train").iterdir())
 

@@ -1,4 +1,5 @@
 import pytest
+from tokenizers import AddedToken
 
 from recipekit import rowcheck, segments
 from recipekit.task import load_task
@@ -126,6 +127,24 @@ class Other(Characters):
 def test_a_tokenizer_that_writes_other_specials_is_found(task, rows, tokenizer, row_words, words):
     assert row_words in problems_of(task, rows, tokenizer=tokenizer)[0]
     assert words in next(rowcheck.tokenizer_problems(task, tokenizer, "base"))
+
+
+class Knows(Characters):
+    """A tokenizer with a special token that nobody has heard of."""
+
+    added_tokens_decoder = Characters.added_tokens_decoder | {ord("§"): AddedToken("§", special=True)}
+
+
+@pytest.mark.parametrize(("body", "name", "place"), [("山§田", "山", 1), ("山田", "山§", 2)])
+def test_a_special_token_that_a_text_quotes_is_found(task, body, name, place):
+    [problem] = problems_of(task, [row(task, "山田", "山田"), row(task, body, name)], tokenizer=Knows())
+    assert f":2: segments[{place}].text: the text '§' becomes a special token; name it under prompt.special" in problem
+
+
+def test_special_tokens_of_the_prompt_itself_are_its_own(task, mini):
+    (mini / "recipes/mini/article.txt").write_text("§{{ body }}§\n", encoding="utf-8")
+    task = load_task("mini", mini)
+    assert problems_of(task, [row(task, "山田", "山田")], tokenizer=Knows()) == []
 
 
 def test_special_tokens_that_agree_are_no_problem(task):

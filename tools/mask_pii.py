@@ -16,12 +16,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recipekit import pii_mask, pii_recall
+from recipekit import pii_mask, pii_recall, pii_scan
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.pii_forms import Known
 from recipekit.pii_key import load_key
-from recipekit.pii_mask import Found
+from recipekit.pii_scan import Found
 from recipekit.runs import relative
 from recipekit.task import load_task
 
@@ -45,7 +45,7 @@ def mask_pii(
     known = Known.of(load_task(task)) if task else None
     with progress("rows", None) as advance:
         if output is None or key is None:
-            return _dry(pii_mask.scan(paths, known, not fast, None, advance), show_values)
+            return _dry(pii_scan.scan(paths, known, not fast, None, advance), show_values)
         loaded = load_key(key, fresh=not restore)
         if restore:
             changed = pii_mask.restore(paths, output, loaded, advance)
@@ -73,7 +73,7 @@ def _check(paths: list[Path], output: Path | None, key: Path | None, restore: bo
 
 def _table(found: Found) -> Table:
     table = Table("kind", "places", "different", box=None)
-    for kind, places, different in pii_mask.kinds_found(found):
+    for kind, places, different in pii_scan.kinds_found(found):
         table.add_row(kind, f"{places:,}", f"{different:,}")
     return table
 

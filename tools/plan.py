@@ -61,6 +61,7 @@ def steps(task: Task, data: str) -> dict[str, str]:
     training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in task.phases}
     return {
         "regenerate": f"{raw} -> data/train, data/test",
+        "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,
         "merge": f"adapter of {task.phases[-1]} + base -> outputs/{task.name}/merged",

@@ -101,7 +101,7 @@ def patiently(call: Callable[[], T], connected: bool = True) -> T:
     for wait in WAITS:
         try:
             return call()
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: around those of an upload
             if not _may_pass(error, connected):
                 raise
             seconds = min(max(wait, _asked_wait(error)), LONGEST_WAIT)
@@ -182,6 +182,8 @@ def reason(error: BaseException) -> str:
         401: f"no token, or one that is not accepted (401); put one from {TOKEN_PAGE} into .env as HF_AUTH_TOKEN",
         403: f"the token may not do this (403); it needs write access to this repository, see {TOKEN_PAGE}",
         404: "no such repository or revision (404), or the token may not see it; check its name and owner",
+        409: "another change of it is under way, or it is there already (409); wait a minute",
+        412: "somebody else's commit came in between (412); nothing of it was overwritten",
         429: "too many requests (429); wait a few minutes",
     }
     if status in advice:
@@ -213,6 +215,11 @@ def remote_files(api: "HfApi", repo: str, kind: str, commit: str) -> dict[str, "
 
     tree = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+
+def identity(remote: "RepoFile") -> str:
+    """Return a digest that tells a file's content on the Hub from any other."""
+    return remote.lfs.sha256 if remote.lfs else remote.blob_id
 
 
 def difference(local: Path, remote: "RepoFile | None") -> str | None:

@@ -1,7 +1,8 @@
 """Near duplicates: texts that share most of their 5-grams of characters, found by MinHash and proven by counting.
 
-MinHash is rensa's: an article of 900 characters takes it 7 µs, datasketch 530, which also brings SciPy. The bands are
-looked up here, because rensa's index answers with every text of a bucket, and boilerplate would make that n^2.
+MinHash is rensa's: an article of 850 characters takes 30 µs with its 5-grams, datasketch 420 without them, and it
+brings SciPy. The bands are looked up here, because rensa's index answers with every text of a bucket, and boilerplate
+makes that n^2.
 """
 
 import unicodedata

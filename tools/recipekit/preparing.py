@@ -2,20 +2,20 @@
 
 import multiprocessing
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import jsonschema_rs
 import orjson
 
-from recipekit import raw, segments
+from recipekit import parallel, raw, segments
 from recipekit.errors import UserError
 from recipekit.formats import Converter, Row, ordered
 from recipekit.gold_rows import GoldWriter, written
 from recipekit.raw import TEST, Chunk, RawFile
+from recipekit.rawcheck import RawChecker
 from recipekit.runs import relative
 from recipekit.task import Task, load_task
 
@@ -80,11 +80,12 @@ class Maker:
         self.task, self.file, self.output = task, file, output
         self.writer = segments.Writer(task)
         self.converter = Converter(task, file.spec)
-        self.is_valid = jsonschema_rs.validator_for(task.output_schema).is_valid
+        self.checker = RawChecker(task)
         self.gold = GoldWriter(task) if TEST in file.shares else None
 
-    def make(self, number: int, chunk: Chunk) -> Made:
-        """Write the lines of every file that the chunk's rows go to."""
+    def make(self, numbered: tuple[int, Chunk]) -> Made:
+        """Write the lines of every file that the rows of a chunk, with its number, go to."""
+        number, chunk = numbered
         parts: dict[str, list[bytes]] = {}
         try:
             made = self._rows(chunk, parts)
@@ -104,77 +105,44 @@ class Maker:
                 continue
             try:
                 row = raw.convert(self.task, self.converter, found)
-                body, problems = self._check(row)
+                text = self.task.clean(row["body"]) if isinstance(row["body"], str) else ""
+                problems = [f"key '{path}': {what}" for path, what in self.checker.problems(row, text)]
                 if not problems:
-                    row["label"] = ordered(row["label"], self.task.output_schema)
-                    self._add(parts, made, row, body, line)
+                    self._add(parts, made, row, text)
             except UserError as error:
                 problems = error.problems
             made.problems += [(line, problem) for problem in problems]
         made.lines = chunk.lines
         return made
 
-    def _check(self, row: Row) -> tuple[str, list[str]]:
-        """Return the article as it is trained on, and what is wrong with the row."""
-        body = self.task.clean(row["body"]) if isinstance(row["body"], str) else ""
-        problems = [] if body else ["key 'body': expected the article's text, found none; add it or remove the row"]
-        if not isinstance(row["label"], str if self.task.answers_are_text else dict | list):
-            kind = "a text" if self.task.answers_are_text else "an object"
-            problems.append(f"key 'label': expected the answer as {kind}, found none; add it or remove the row")
-        elif not self.is_valid(row["label"]):
-            import jsonschema  # has words for what is wrong, and takes its time
-
-            problems += [
-                f"key '{'.'.join(map(str, ('label', *fault.absolute_path)))}': {fault.message}; "
-                "mend the label (output_schema in task.yml says what it may be)"
-                for fault in jsonschema.Draft202012Validator(self.task.output_schema).iter_errors(row["label"])
-            ]
-        return body, problems
-
-    def _add(self, parts: dict[str, list[bytes]], made: Made, row: Row, body: str, line: int) -> None:
+    def _add(self, parts: dict[str, list[bytes]], made: Made, row: Row, text: str) -> None:
+        label = ordered(row["label"], self.task.output_schema)
         part = self.file.part(row)
         made.rows[part] += 1
         if row["id"] is not None:
             made.ids.append(raw.key(str(row["id"])))
         if part == TEST and self.gold:
-            name = str(row["id"] or f"{self.file.path.stem}-{raw.key(body):016x}")
+            name = str(row["id"] or f"{self.file.path.stem}-{raw.key(text):016x}")
             known = {*self.converter.names(), "label", "messages", "conversations", "segments"}
             own = {key: value for key, value in row.items() if key not in known}
             article = orjson.dumps({**own, "id": name, "body": row["body"]}) + b"\n"
             parts.setdefault(self.task.spec["data"]["test"]["input"], []).append(article)
-            cells = self.gold.rows(name, row["label"])
+            cells = self.gold.rows(name, label)
             parts.setdefault(self.task.spec["data"]["test"]["gold"], []).append(cells)
         else:
-            parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(body, row["label"]))
+            parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(text, label))
 
 
-_maker: Maker | None = None
-
-
-def _start(name: str, root: Path, file: RawFile, output: Output) -> None:
-    global _maker
-    _maker = Maker(load_task(name, root), file, output)
-
-
-def _make(number: int, chunk: Chunk) -> Made:
-    assert _maker
-    return _maker.make(number, chunk)
+def _maker(name: str, root: Path, file: RawFile, output: Output) -> Callable[[tuple[int, Chunk]], Made]:
+    return Maker(load_task(name, root), file, output).make
 
 
 def _made(task: Task, file: RawFile, output: Output) -> Iterator[Made]:
-    """Work on a file's chunks on every core and yield what they came to, in order; few wait at a time."""
+    """Work on a file's chunks and yield what they came to, in order; on every core where there are several."""
+    chunks = enumerate(raw.chunks(file.path))
     if file.path.stat().st_size <= raw.CHUNK or raw.workers() == 1:
-        maker = Maker(task, file, output)
-        yield from (maker.make(number, chunk) for number, chunk in enumerate(raw.chunks(file.path)))
-        return
-    with ProcessPoolExecutor(raw.workers(), initializer=_start, initargs=(task.name, task.root, file, output)) as pool:
-        waiting: deque[Future[Made]] = deque()
-        for number, chunk in enumerate(raw.chunks(file.path)):
-            waiting.append(pool.submit(_make, number, chunk))
-            if len(waiting) > raw.workers() + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        return map(Maker(task, file, output).make, chunks)
+    return parallel.in_order(partial(_maker, task.name, task.root, file, output), chunks)
 
 
 @dataclass

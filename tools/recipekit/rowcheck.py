@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +14,7 @@ from recipekit import windows
 from recipekit.errors import UserError
 from recipekit.runs import relative
 from recipekit.segmentcheck import REDO, Problem, SegmentChecker
-from recipekit.segments import encode_row, read_jsonl, take_apart
+from recipekit.segments import encode, encode_row, read_jsonl, take_apart
 from recipekit.task import Task
 
 BATCH = 1000  # rows tokenised at a time
@@ -105,6 +105,10 @@ class TokenChecker:
         self.tokenizer = tokenizer
         self.sequence_len = sequence_len
         self.known: dict[str, list[int]] = {}
+        added = tokenizer.added_tokens_decoder
+        self.special = {token for token in added if added[token].special} - {tokenizer.unk_token_id}
+        # Those that the prompt's own texts have; the answer has its eos.
+        self.own = [self._specials(encode(tokenizer, [text])) for text in task.render("")]
 
     def problems(self, rows: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, int, list[Problem]]]:
         """Yield line, length in tokens and problems of each row of a batch."""
@@ -115,7 +119,7 @@ class TokenChecker:
             ids = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
             self.known |= dict(zip(new, ids, strict=True))
         for line, row in rows:
-            found = [*self._row(row["segments"]), *self._prediction(row)]
+            found = [*self._row(row["segments"]), *self._quoted(row["segments"]), *self._prediction(row)]
             yield line, sum(len(self.known[s["text"]]) for s in row["segments"]), found
 
     def _row(self, segments: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -132,6 +136,20 @@ class TokenChecker:
         bos = self.prompt["bos"]
         if bos and segments[0]["text"].startswith(bos) and ids[0][:1] != [self.tokenizer.bos_token_id]:
             yield self._special("bos", ids[0][:1], "first")
+
+    def _specials(self, ids: list[int]) -> list[int]:
+        return [] if self.special.isdisjoint(ids) else [token for token in ids if token in self.special]
+
+    def _quoted(self, segments: list[dict[str, Any]]) -> Iterator[Problem]:
+        """Find special tokens that an article or an answer quotes, and that the model would take for real ones."""
+        eos = self.tokenizer.eos_token_id
+        for i, segment in enumerate(segments):
+            own = [eos] if i == len(segments) - 1 else self.own[i] if i < len(self.own) else []
+            found = self._specials(self.known[segment["text"]])
+            if extra := list((Counter(found) - Counter(own)).elements()):
+                name = self.tokenizer.convert_ids_to_tokens(extra[:1])[0]
+                remedy = f"name it under prompt.special_tokens in task.yml, then {self.redo}"
+                yield Problem("special", f"segments[{i}].text", f"the text {name!r} becomes a special token", remedy)
 
     def _prediction(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Compare the row's prompt, token by token, with the one that prediction makes of its article."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -223,13 +224,9 @@ class Writer:
         self.report.written = len(self.out) - self.report.left_out
 
 
-_checker: Checker | None = None
-
-
-def _start(name: str, root: Path, spec: dict[str, Any], measure: Limit | None) -> None:
-    global _checker
+def _checker_here(name: str, root: Path, spec: dict[str, Any], measure: Limit | None) -> Callable[[raw.Chunk], Checked]:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
-    _checker = _checker_of(load_task(name, root), spec, measure)
+    return _checker_of(load_task(name, root), spec, measure).check
 
 
 def _checker_of(task: Task, spec: dict[str, Any], measure: Limit | None) -> Checker:
@@ -237,11 +234,6 @@ def _checker_of(task: Task, spec: dict[str, Any], measure: Limit | None) -> Chec
         return Checker(task, spec, None, 0)
     tokenizer = rowcheck.load_tokenizer(task.root, measure.tokenizer, measure.revision, hub.find_token(task.root))
     return Checker(task, spec, tokenizer, measure.tokens)
-
-
-def _work(chunk: raw.Chunk) -> Checked:
-    assert _checker
-    return _checker.check(chunk)
 
 
 def _parts(task: Task, path: Path, source: Path, measure: Limit | None) -> Iterator[Checked]:
@@ -252,7 +244,7 @@ def _parts(task: Task, path: Path, source: Path, measure: Limit | None) -> Itera
     if source.stat().st_size <= raw.CHUNK or raw.workers() == 1:
         yield from map(checker.check, raw.chunks(source))
     else:
-        yield from parallel.in_order(_work, raw.chunks(source), _start, (task.name, task.root, spec, measure))
+        yield from parallel.in_order(partial(_checker_here, task.name, task.root, spec, measure), raw.chunks(source))
 
 
 def percentiles(lengths: Counter[int]) -> dict[str, int]:
