@@ -38,7 +38,7 @@ ADDRESS = {
 
 def rules(text: str) -> list[Place]:
     """Find numbers, addresses and names before titles, without a dictionary."""
-    found = [Place(kind, start, end) for kind, start, end, _ in find_numbers(text)]
+    found = [Place(kind, start, end) for kind, start, end, _ in find_numbers(text) if kind]
     found += [Place("address", start, end) for start, end, _ in find_addresses(text)]
     return found + [Place("person", start, start + len(name)) for start, name, _ in names_before_titles(text)]
 

@@ -6,8 +6,9 @@ from recipekit import standins
 from recipekit.name_rule import MASK
 from recipekit.pii_address import find_addresses
 from recipekit.pii_numbers import find_numbers
-from recipekit.pii_person import Person
+from recipekit.pii_person import Model, Person
 
+_SENTENCE = 10  # characters from which on the model has something to read
 KINDS = ("person", "address", "phone", "mail", "card", "my_number")
 
 
@@ -32,8 +33,10 @@ class Finding(NamedTuple):
 class Scanner:
     """Finds personal information; what tools/mask_pii.py put in its place is none. One scanner a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, ginza: bool = False) -> None:
+        """Load the dictionary, and GiNZA's model where more names are worth a hundredth of the speed."""
         self.person = Person()
+        self._model = Model() if ginza else None
 
     def scan(self, text: str) -> list[Finding]:
         """Find personal information.
@@ -41,11 +44,17 @@ class Scanner:
         Returns:
             What was found in order, none overlapping another.
         """
-        shown, places = _collapsed(standins.blank(text, MASK))
-        found = list(find_numbers(shown))
-        found += [("address", *place) for place in find_addresses(shown)]
+        shown = text
+        numbers = sorted(find_numbers(text), key=lambda number: (_FIRST.get(number[0], len(_FIRST)), number[1]))
+        whole = [number for number in numbers if number[0]]
+        for _, start, end, _ in numbers:  # nobody's too: what stands beside a number is read alike before and after
+            shown = shown[:start] + MASK * (end - start) + shown[end:]
+        shown, places = _collapsed(standins.blank(shown, MASK))
+        found = [("address", *place) for place in find_addresses(shown)]
         found += [("person", *place) for place in self.person.find(shown)]
-        whole = [(kind, places[start], places[end - 1] + 1, sure) for kind, start, end, sure in found if end > start]
+        if self._model and len(shown) >= _SENTENCE:
+            found += [("person", *place) for place in self._model.find(shown)]
+        whole += [(kind, places[start], places[end - 1] + 1, sure) for kind, start, end, sure in found if end > start]
         return _apart([Finding(kind, start, end, text[start:end], sure) for kind, start, end, sure in whole], text)
 
 
@@ -61,7 +70,7 @@ _FIRST = {kind: place for place, kind in enumerate(("mail", "card", "my_number",
 
 
 def _apart(found: list[Finding], text: str) -> list[Finding]:
-    """Join overlapping findings of a kind; of others keep the sure ones first, then numbers before addresses before names."""
+    """Join overlapping findings of a kind; of others keep the sure first, then numbers, addresses and names."""
     joined: list[Finding] = []
     for one in sorted(found, key=lambda f: (_FIRST[f.kind], f.start)):
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""Where the personal information of a row stands in all of its texts: what one of them gives away is found in the others."""
+"""Where the personal information of a row stands in all of its texts: what one gives away is found in the others."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +19,7 @@ _KINDS = {"person_name": "person", "address": "address"}  # `compare` in task.ym
 _ADDRESS_LIKE = re.compile("[市区町村郡]|丁目|番地|[0-9０-９一二三四五六七八九]-?号")
 _SAME = [re.compile("[0-9０-９]"), re.compile("[ァ-ヺーｦ-ﾟ]"), re.compile("[A-Za-zＡ-Ｚａ-ｚ]"), re.compile("[ぁ-ゖ]")]
 _PLACE_BEHIND = re.compile("[市区町村県郡署駅]")
+_VALUE = 200  # characters of a value of a label, at most
 _TOWN = 3  # characters of a town's name that is looked for on its own
 
 
@@ -44,7 +45,7 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, task: Task) -> "Known":
         """Read which columns are compared as person_name or address."""
-        gold, kinds = task.spec["gold"], {}
+        gold, kinds = task.spec["gold"], dict[str, str]()
         for name, column in task.gold_columns.items():
             if kind := _KINDS.get(column["compare"]):
                 kinds |= {name: kind} | dict.fromkeys(properties_of(column["path"]), kind)
@@ -70,8 +71,8 @@ class Known(NamedTuple):
 class Forms:
     """Finds what is to be hidden in rows."""
 
-    def __init__(self) -> None:
-        self._scanner = Scanner()
+    def __init__(self, ginza: bool = False) -> None:
+        self._scanner = Scanner(ginza)
 
     def marks(self, texts: list[str], known: Iterable[tuple[str, str]]) -> list[list[Mark]]:
         """Mark what is to be hidden in the texts of one row.
@@ -83,18 +84,19 @@ class Forms:
         Returns:
             For each text its marks in order, none overlapping another. Hiding them leaves nothing to be found.
         """
-        shown = [standins.blank(text, MASK) for text in texts]
+        shown = list(texts)
         marks: list[list[Mark]] = [[] for _ in texts]
-        forms = {(kind, value.strip()) for kind, value in known if self._counts(kind, value)}
-        forms |= {form for kind, value in list(forms) for form in self._shorter(kind, value)}
+        told = {(kind, value.strip()) for kind, value in known if self._counts(kind, value)}
+        forms = told | {form for kind, value in told for form in self._shorter(kind, value)}
         for _ in range(_ROUNDS):
             found = [[Mark(f.start, f.end, f.kind) for f in self._scanner.scan(text)] for text in shown]
             for text, places in zip(shown, found, strict=True):
                 for start, end, kind in places:
                     forms |= {(kind, text[start:end]), *self._shorter(kind, text[start:end])}
             for place, text in enumerate(shown):
-                wanted = {mark for form in forms for mark in self._places(text, *form)}
-                new = _apart([*found[place], *wanted])
+                wanted = {mark for form in forms for mark in self._places(text, *form, form in told)}
+                wanted |= set(_inside(texts, found, place))
+                new = _apart(mark for mark in (*found[place], *wanted) if MASK not in text[mark.start : mark.end])
                 marks[place] += new
                 for start, end, _ in new:
                     text = text[:start] + MASK * (end - start) + text[end:]
@@ -128,26 +130,37 @@ class Forms:
         }
         return cities | {(kind, "".join(part for _, part in parts[place:])) for place in names[1:]}
 
-    def _places(self, text: str, kind: str, form: str) -> Iterator[Mark]:
-        """Yield where a form stands; a word that may mean something else counts as a whole text or quoted alone."""
+    def _places(self, text: str, kind: str, form: str, told: bool) -> Iterator[Mark]:
+        """Yield where a form stands; a word that may mean something else counts as a whole text or quoted alone.
+
+        What the label tells is hidden in all places where it stands in none that is sure.
+        """
         if fold(form) not in fold(text):
             return
         everywhere = self._everywhere(kind, form)
-        rest = text
-        while places := spans.find(rest, form):  # again, for those of another width
+        places = self._all_places(text, form)
+        sure = [place for place in places if self._sure(text, *place, kind, everywhere)]
+        yield from (Mark(start, end, kind) for start, end in (sure or (places if told else ())))
+
+    @staticmethod
+    def _all_places(text: str, form: str) -> list[spans.Span]:
+        found: list[spans.Span] = []
+        while places := spans.find(text, form):  # again, for those of another width
+            found += places
             for start, end in places:
-                rest = rest[:start] + MASK * (end - start) + rest[end:]
-                around = text[start - 1 : start] + "|" + text[end : end + 1]
-                alone = re.fullmatch(r'["|\s]*', around)
-                cuts = any(
-                    same.fullmatch(text[place - 1]) and same.fullmatch(text[place])
-                    for place in (start, end)
-                    if 0 < place < len(text)
-                    for same in _SAME
-                )
-                of_place = kind == "person" and len(fold(form)) < 3 and _PLACE_BEHIND.match(text, end)
-                if alone or everywhere and not cuts and not of_place:
-                    yield Mark(start, end, kind)
+                text = text[:start] + MASK * (end - start) + text[end:]
+        return found
+
+    @staticmethod
+    def _sure(text: str, start: int, end: int, kind: str, everywhere: bool) -> bool:
+        """Tell whether a form stands on its own, and not within a longer word, number or place."""
+        around = text[start - 1 : start] + "|" + text[end : end + 1]
+        if re.fullmatch(r'["|\s]*', around):
+            return True
+        edges = [text[place - 1 : place + 1] for place in (start, end) if 0 < place < len(text)]
+        cuts = any(same.fullmatch(edge[0]) and same.fullmatch(edge[1]) for edge in edges for same in _SAME)
+        of_place = kind == "person" and end - start < 3 and _PLACE_BEHIND.match(text, end)
+        return everywhere and not cuts and not of_place
 
     def _everywhere(self, kind: str, form: str) -> bool:
         word = fold(form)
@@ -158,6 +171,14 @@ class Forms:
         if re.fullmatch("[ぁ-ゖ]{1,3}", word) or len(word) == 1:
             return False
         return len(word) > 2 or self._scanner.person.is_name(form)
+
+
+def _inside(texts: list[str], found: list[list[Mark]], place: int) -> Iterator[Mark]:
+    """Yield what was found in a value of the label, where the whole value stands in a text."""
+    for value, marks in zip(texts, found, strict=True):
+        if marks and len(value) <= _VALUE and len(value) < len(texts[place]):
+            for start, end in spans.find(texts[place], value) if value in texts[place] else ():
+                yield from (Mark(start + m.start, start + m.end, m.kind) for m in marks if start + m.end <= end)
 
 
 def _apart(marks: Iterable[Mark]) -> list[Mark]:

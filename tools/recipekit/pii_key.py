@@ -40,6 +40,7 @@ class Key:
         seen: What looked like a stand-in in files before they were masked; nobody gets it for a stand-in.
         exceptions: sha256 of a masked row -> the real one, where `written` would not give it back.
         splits: Full name, folded -> characters of its family name.
+        rows: Digests of masked rows, 64 bits each; they are left as they are when they come again.
         variants: Kind and text -> its stand-in, where another writing has the one that it would have.
     """
 
@@ -52,12 +53,13 @@ class Key:
         self.exceptions: dict[str, str] = dict(content.get("exceptions", {}))
         self.splits: dict[str, int] = dict(content.get("splits", {}))
         self.variants: dict[str, str] = dict(content.get("variants", {}))
+        self.rows: set[str] = set(content.get("rows", []))
         self._taken = {name: set(known.values()) for name, known in self.maps.items()}
         self._rng = random.Random(secrets.token_hex(16))
 
     def save(self, path: Path) -> None:
         """Write the key file, readable by its owner alone."""
-        fields = ("seed", "maps", "written", "seen", "exceptions", "splits", "variants")
+        fields = ("seed", "maps", "written", "seen", "exceptions", "splits", "variants", "rows")
         content = {name: sorted(value) if isinstance(value := getattr(self, name), set) else value for name in fields}
         with writing(path) as stream:
             os.fchmod(stream.fileno(), 0o600)
@@ -65,12 +67,14 @@ class Key:
 
     def learn(self, kind: str, text: str) -> None:
         """Give a real text a stand-in, written as it is written."""
-        shown, mark = self.compose(kind, text, self._assign), ""
+        shown, own = self.compose(kind, text, self._assign), f"\0{text}"
         while self.written.setdefault(shown, text) != text:
-            mark += "\0" + text  # Taro@... and taro@... are one address, but each must come back as it was
-            shown = self.variants[f"{kind}\0{text}"] = self.compose(
-                kind, text, lambda name, part, written: self._assign(name, part + mark, written)
-            )
+            # Taro@... and taro@... are one address, but each must come back as it was
+            shown = self.variants[f"{kind}\0{text}"] = self.compose(kind, text, functools.partial(self._assign_to, own))
+            own += "\0"
+
+    def _assign_to(self, own: str, name: str, part: str, written: str) -> str:
+        return self._assign(name, part + own, written)
 
     def standin(self, kind: str, text: str) -> str:
         """Return the stand-in of a text that was learnt."""
@@ -163,8 +167,7 @@ def load_key(path: Path, fresh: bool) -> Key:
             return Key()
         raise UserError(f"{shown}: no such key file; name the one that these files were masked with")
     try:
-        content = orjson.loads(path.read_bytes())
-        return Key(content)
+        return Key(dict(orjson.loads(path.read_bytes()) or {"no": "seed"}))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{shown}: no key file that mask_pii wrote; name another, or restore it from a copy") from None
 
@@ -189,7 +192,8 @@ def _invent(name: str, part: str, written: str, spare: int, rng: random.Random) 
         area = 0 if not groups or len(groups) == 1 else len(groups[0].removeprefix("0")) + 1
         return standins.phone(part, area, rng)
     if name == "mail":
-        return f"{standins.kana('a', 5 + spare, rng).lower()}{rng.randrange(1000):03}@example.{'jp' if part.endswith('jp') else 'com'}"
+        domain = "example.jp" if part.endswith("jp") else "example.com"
+        return f"{standins.kana('a', 5 + spare, rng).lower()}{rng.randrange(1000):03}@{domain}"
     digits = rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in part[1:])
     return None if (luhn(digits) if name == "card" else my_number(digits)) else digits
 

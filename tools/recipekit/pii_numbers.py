@@ -17,7 +17,10 @@ _MAIL = re.compile(
 _CARD = re.compile(
     _FREE.format(rf"(?<!{_D}{_DASH}){_D}{{4}}(?:{_LINK}{_D}{{4}}){{3}}|3{_D}{{3}}{_LINK}{_D}{{6}}{_LINK}{_D}{{5}}")
 )
-_MY_NUMBER = re.compile(_FREE.format(rf"(?<!{_D}{_DASH}){_D}{{4}}{_LINK}{_D}{{4}}{_LINK}{_D}{{4}}"))
+_MY_NUMBER = re.compile(  # and no part of four groups of four
+    _FREE.format(rf"(?<!{_D}{_DASH})(?<!(?<!{_D}){_D}{{4}}[ \u3000]){_D}{{4}}{_LINK}{_D}{{4}}{_LINK}{_D}{{4}}")
+    + rf"(?![ \u3000]{_D}{{4}}(?!{_D}))"
+)
 _AREA = rf"[0０][1-9１-９]{_D}{{0,3}}"
 _PHONE = re.compile(
     _FREE.format(
@@ -25,6 +28,7 @@ _PHONE = re.compile(
         rf"(?:{_LINK}|[(（]){_D}{{1,4}}(?:[)）]|{_DASH}|[ \u3000])?{_D}{{3,4}})"
     )
 )
+_NOBODYS_MAIL = re.compile(r"@(?:.+\.)?example\.(?:com|net|org|jp)$")
 _MOBILE = re.compile(r"0[5-9]0[0-9]{8}")
 _FIXED = re.compile(r"0[1-9][0-9]{8}")
 _CUE = re.compile("マイナンバー|個人番号|ﾏｲﾅﾝﾊﾞｰ")
@@ -59,24 +63,22 @@ def national(text: str) -> str:
 
 
 def find_numbers(text: str) -> Iterator[tuple[str, int, int, bool]]:
-    """Yield kind, start, end and whether it is sure, of numbers and mail addresses that are no stand-ins."""
+    """Yield kind, start, end and whether it is sure, of numbers and mail addresses; kind "" where it is nobody's."""
     if "@" in text or "＠" in text:
         for match in _MAIL.finditer(text):
-            if not re.search(r"@(?:.+\.)?example\.(?:com|net|org|jp)$", mail_of(match[0])):
-                yield "mail", *match.span(), True
+            yield "" if _NOBODYS_MAIL.search(mail_of(match[0])) else "mail", *match.span(), True
     for kind, pattern, check in _CHECKED:
         for match in pattern.finditer(text):
-            if check(digits := digits_of(match[0])) and len(set(digits)) > 1:
-                before = text[max(0, match.start() - _CUE_REACH) : match.start()]
-                yield kind, *match.span(), kind == "card" or bool(_CUE.search(before))
+            real = check(digits := digits_of(match[0])) and len(set(digits)) > 1
+            before = text[max(0, match.start() - _CUE_REACH) : match.start()]
+            yield kind if real else "", *match.span(), kind == "card" or bool(_CUE.search(before))
     for match in _PHONE.finditer(text):
         digits = national(match[0])
-        if (_MOBILE.fullmatch(digits) or _FIXED.fullmatch(digits)) and not standins.is_phone(digits):
+        if _MOBILE.fullmatch(digits) or _FIXED.fullmatch(digits):
             before = text[max(0, match.start() - _CUE_REACH) : match.start()]
-            plain = digits == match[0].translate(DIGITS)
-            cued = bool(_PHONE_CUE.search(before))
-            if not plain or cued or _MOBILE.fullmatch(digits):
-                yield "phone", *match.span(), not plain or cued
+            sure = digits != match[0].translate(DIGITS) or bool(_PHONE_CUE.search(before))
+            real = bool(sure or _MOBILE.fullmatch(digits)) and not standins.is_phone(digits)
+            yield "phone" if real else "", *match.span(), sure
 
 
 def mail_of(text: str) -> str:

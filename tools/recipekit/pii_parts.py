@@ -10,11 +10,11 @@ from recipekit.normal_address import PREFECTURE
 from recipekit.spans import fold
 
 KANA = re.compile("[ぁ-ゖァ-ヺーｦ-ﾟA-Za-zＡ-Ｚａ-ｚ]")
-_SEPARATOR = re.compile(r"[\s・･＝=,.]+")
+SEPARATOR = re.compile(r"[\s・･＝=,.]+")
 _KANJI_NUMBER = "[〇一二三四五六七八九十百千]+"
-_UNIT = "丁目|番地|番丁|番|号室|号|条|線|階|棟|F|Ｆ"
+_UNIT = "丁目|番地|番丁|番(?![町丁街])|号室|号|条|線|階|棟|F|Ｆ"
 _PIECES = re.compile(
-    rf"(?P<postcode>(?<=〒)\s?[0-9０-９]{{3}}[-－‐‑–—―−ー]?[0-9０-９]{{4}})|(?P<keep>〒|{PREFECTURE}|同[市区町村県](?![^\s0-9０-９]{{0,1}}$)"
+    rf"(?P<postcode>(?<=〒)\s?[0-9０-９]{{3}}[-－‐‑–—―−ー]?[0-9０-９]{{4}})|(?P<keep>〒|[上下]る|[東西]入る?|{PREFECTURE}|同[市区町村県](?![^\s0-9０-９]{{0,1}}$)"
     rf"|大字|字|{_UNIT}|[\s、，,「」・（）()\-－‐‑–—―−]|(?<=[0-9０-９])[のノー](?=[0-9０-９])|(?<=番)の|(?<=番地)の|(?<=丁目)の|[東西南北](?=[0-9０-９]))"
     rf"|(?P<number>[0-9０-９]+|{_KANJI_NUMBER}(?={_UNIT}))"
     rf"|(?P<place>(?:(?!{_KANJI_NUMBER}(?:{_UNIT})|[0-9０-９\s、，,「」（）()\-－‐])[^市区町村郡])+?)(?P<suffix>[市区町村郡]|(?=[0-9０-９\s、，,「」（）()\-－‐]|{_KANJI_NUMBER}(?:{_UNIT})|$))"
@@ -31,8 +31,8 @@ def name_parts(text: str, splits: Mapping[str, int]) -> Iterator[tuple[str | Non
         splits: Name in one, folded -> characters of its family name; as many as it has: a family name alone; 0: a
             given name alone.
     """
-    found = list(_SEPARATOR.finditer(text))
-    words = _SEPARATOR.split(text)
+    found = list(SEPARATOR.finditer(text))
+    words = SEPARATOR.split(text)
     for place, word in enumerate(words):
         if len(words) == 1:
             family = splits.get(fold(word), len(word))
@@ -55,7 +55,7 @@ def address_parts(text: str) -> Iterator[tuple[str | None, str]]:
         if match["postcode"]:
             yield "postcode", match["postcode"]
         elif match["number"]:
-            numbered = True
+            numbered = text[match.end() : match.end() + 1] != "条"
             yield "number", match["number"]
         elif match["place"]:
             yield "building" if numbered else "place", match["place"]

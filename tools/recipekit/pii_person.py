@@ -7,88 +7,74 @@ from typing import NamedTuple
 
 import sudachipy
 
-from recipekit.name_rule import AGE, CJK, HONORIFICS, READING, ROLES, SHORT, TITLES, names_before_titles
+from recipekit.errors import UserError
+from recipekit.name_rule import CJK, MASK, READING, names_before_titles
+from recipekit.name_words import (
+    BEHIND,
+    CALLED_END,
+    CONTACT,
+    CUE,
+    DOTTED,
+    FIRM_BEFORE,
+    FIRM_BEHIND,
+    KANA_PAIR,
+    LATIN,
+    LISTED,
+    LISTED_ON,
+    MORE_KANA,
+    NO_GIVEN,
+    NO_NAME,
+    PAIR,
+    PLACE_BEHIND,
+    PREFECTURES,
+    TITLED,
+)
 
 Name = tuple[int, int, bool]  # start, end, whether it is sure
 
 _LONGEST = 8_000  # characters for the tokenizer, which takes 49,149 bytes
-_MORE_TITLES = (
-    "先生|先輩|後輩|博士|選手|捕手|投手|[内外]野手|棋士|アナウンサー|アナ(?!ウ)|ディレクター|プロデューサー|ヘルパー|Dr|Ns|両(?:氏|容疑者|被告)"
-    "|夫妻|兄弟(?!子)|姉妹|親方|師匠|住職|御中|宛|部長|課長|係長|社長|会長|主任|組合長|町長|市長|村長|署長|一家"
-)
-_ONE = rf"[{CJK}]{{1,6}}|[ぁ-ゖ]{{2,5}}|[A-Z][a-z]{{2,11}}"
-_TITLED = re.compile(rf"({_ONE})[ \u3000]?(?={_MORE_TITLES})")
-_BEHIND = re.compile(
-    rf"(?:{READING.pattern})?[ \u3000]?(?:(?:{ROLES}|{TITLES})?{AGE}|{HONORIFICS}|{ROLES}|{SHORT}|{TITLES}|{_MORE_TITLES})"
-)
-_CUE = re.compile(
-    r"(?:氏名|お?名前|本名|偽名|フリガナ|ふりがな|名義人?|担当者?|担任|世帯主|世帯員|筆頭者|名簿|患者|原告|被告人?|証人|裁判官|弁護人|検察官"
-    r"|申請者|届出人|紹介者|予約者|同行者|受付|被害者|債務者|債権者|犠牲者|死亡したの|差出人|From|配偶者|扶養家族|紹介状|署名|会員|欠席|遅刻"
-    r"|金賞|銀賞|銅賞|[夫妻父母兄姉弟妹孫]|[長次三四][男女]|祖[父母]|店主|師匠の?|(?:俳優|女優|歌手|作家|画家|詩人|歌人|俳人|作曲家|小説家|漫画家"
-    r"|写真家|監督|友人|同僚|知人)[ので、]?)(?P<gap>(?:は|＝|[「：:／/ \u3000])*)"
-)
-_PLACE_BEHIND = re.compile("[東西南北中]?(?:[市区町村県府郡駅署川山港橋通線台丘湖島寺城湾岬館園校道院邸]|警察|市内)")
-_FIRM_BEHIND = re.compile(
-    "[一-鿿ァ-ヺー]{0,3}(?:建設|産業|工業|重工|商[店事会]|銀行|製作所|製菓|工務店|組|電[機鉄器]|運[輸送]|食品|製[薬粉鋼]|自動車|自動織機|不動産|酒造|火災|生命"
-    "|証券|物産|技研|林業|[病医]院|大学|高校|[中小]学|神社|地[検裁]|[高簡]裁|支[店社]|営業所|工場|新聞|放送|鉄道|空港|球場|地[方区域]|方面|書店|書房|農園|製|屋)"
-)
-_FIRM_BEFORE = re.compile(r"(?:株式会社|有限会社|㈱|㈲|\(株\)|（株）|合同会社|[社財]団法人)$")
-_DOTTED = re.compile("[ァ-ヺー]{2,12}(?:[・･＝=][ァ-ヺー]{2,12}){1,3}(?![ァ-ヺー])")
-_LATIN = re.compile(
-    r"(?<![A-Za-z&.@/_-])(?:[A-Z][a-z]{1,14} [A-Z][a-z]{1,14}|[A-Z]{2,14} [A-Z]{2,14})(?![A-Za-z&@_-]| [A-Z])"
-)
-_PAIR = re.compile(
-    r"(?<![^\s、。，：:／/（(「・])(?=([^\W\d_]{1,5})[ \u3000]([^\W\d_]{1,5})(?![^\s、。，：:／/（(）)」・様宛]))"
-)
-_KANA_PAIR = re.compile(
-    r"(?<![^\s、。：（(「])(?!お|ご)[ぁ-ゖ]{2,5}(?<![はがをにでもへやすたいくう])[ \u3000][ぁ-ゖ]{2,5}(?<!ます|です|した|から|ので|さい|ない)(?=[\s（(、。様」]|$)"
-)
-_LISTED = re.compile(
-    rf"({_ONE}|[{CJK}]{{1,6}}[ \u3000]?[{CJK}ぁ-ゖ]{{1,4}})(?:さん|氏)?(?:（[^）]{{1,3}}）)?[、・／/→,，]$"
-)
-_LISTED_ON = re.compile(rf"(?:さん|氏)?(?:（[^）]{{1,3}}）)?[、・／/→,，と]({_ONE})(?=[、・／/→,，。の\s（(]|$)")
-_NO_NAME = re.compile(
-    ".+(?:[会課部局省庁党員者官師士職業工手社店署長係組班団体性額率費円人日月年時分件回数金品先方]|少年|少女|大学|高校)"
-    "|警|同|以下|など|ほか|本人|担当|様|殿|行|副|元|前|現|巡査|警部|さん|ちゃん|くん|男|女|[金銀銅]賞|[長次三四][男女]|祖[父母]|[父母兄姉弟妹夫妻孫]"
-    "|アルバイト|パート|代表|主婦|各位|御中|自宅|携帯|電話|住所|氏名|名前|ふりがな|フリガナ|東京|大阪|京都|配偶|家族|[のはがをにとでもへや].*"
-)
 _SEPARATORS = {" ": "S", "\u3000": "S", "・": "D", "･": "D", "＝": "D", "=": "D"}
-_NO_GIVEN = re.compile(
-    ".*(?:[宅家氏様殿邸組社会署駅店側派流系戦記賞杯線論版城寺性説案式型版課部係市町村区県]|事件|容疑者|被告|作品|さん)"
-)
-_PARTICLES = {
-    "から",
-    "まで",
-    "より",
-    "では",
-    "には",
-    "とは",
-    "など",
-    "です",
-    "ます",
-    "した",
-    "して",
-    "って",
-    "さん",
-    "とも",
-    "ほか",
-}
+_PARTICLES = "から まで より では には とは など です ます した して って とも ほか".split()  # noqa: SIM905
 
 
 class Token(NamedTuple):
-    """A word: where it stands, and F family name, G given name, P other name, L place, X other proper, N noun, S space,
-    D dot between names, or o.
-    """  # noqa: D205
+    """A word.
+
+    Attributes:
+        start: Its first character.
+        end: Behind its last one.
+        code: F family name, G given name, P other name, L place, X other proper noun, N noun, S space, D dot, o other.
+    """
 
     start: int
     end: int
     code: str
 
 
+class Model:
+    """Finds names by GiNZA's model, which reads whole sentences: more of them, a hundred times as slowly."""
+
+    def __init__(self) -> None:
+        try:
+            import spacy
+
+            unused = ["parser", "lemmatizer", "tagger", "morphologizer", "bunsetu_recognizer", "compound_splitter"]
+            self._model = spacy.load("ja_ginza", exclude=unused)
+        except (ImportError, OSError):
+            raise UserError("GiNZA is not installed; run: uv sync, or go without it: --fast") from None
+
+    def find(self, text: str) -> Iterator[Name]:
+        """Yield names, none of them sure."""
+        for offset, part in _parts(text):
+            for entity in self._model(part).ents:
+                if entity.label_ == "Person" and MASK not in entity.text:
+                    yield offset + entity.start_char, offset + entity.end_char, False
+
+
 class Person:
     """Finds names.
 
-    The dictionary is SudachiDict core; it reads words in their context: 広島 is a name before さん and a place before 市.
+    The dictionary is SudachiDict core, read in context: 広島 is a name before さん and a place before 市.
     """
 
     def __init__(self) -> None:
@@ -111,8 +97,9 @@ class Person:
         found = [*_runs(text, tokens), *_titled(text, tokens), *_cued(text, tokens), *_foreign(text, tokens)]
         yield from found
         for start, end, sure in found:
-            if sure:
-                yield from _listed(text, tokens, start, end)
+            yield from _listed(text, tokens, start, end, sure)
+            if sure and (reading := READING.match(text, end)) and len(reading[1]) > 2:
+                yield *reading.span(1), True
 
     def split(self, name: str) -> int:
         """Return how many characters of a name in one are the family name: all, or 0 where it is a given name alone."""
@@ -145,39 +132,41 @@ class Person:
 _RUN = re.compile("[FLX]S?G(?=S?[^G]|$)|F[GP]|G|F|P(?:D?P)*")
 
 
-_CONTACT = re.compile(rf"(?<![{CJK}A-Za-z0-9ぁ-ゖ])[{CJK}]{{2,4}}(?=まで(?:[。\\s]|$|ご?連絡)|と申します|宛に)")
-_MORE_KANA = re.compile("(?!さん|くん|[のはがをにとでもへやか])[ぁ-ゖ]{1,2}(?=[（(、。\\s]|$|ちゃん|くん)")
-
-
 def _runs(text: str, tokens: list[Token]) -> Iterator[Name]:
-    """Yield what the dictionary's words say: a family and a given name, or either where no place or firm is named so."""
+    """Yield what the dictionary says: a family and a given name, or either where no place or firm has that name."""
     codes = "".join(token.code for token in tokens)
     for match in _RUN.finditer(codes):
         start, end = tokens[match.start()].start, tokens[match.end() - 1].end
         behind = codes[match.end() : match.end() + 1]
-        if match[0][-1] == "G" and (more := _MORE_KANA.match(text, end)):
+        if match[0][-1] in "FG" and (more := MORE_KANA.match(text, end)):
             end = more.end()
-        titled = bool(_BEHIND.match(text, end))
-        if len(match[0]) > 1 and match[0][0] in "FLX" or titled:
+        if BEHIND.match(text, end) or len(match[0]) > 1 and match[0][0] in "FLX":
             yield start, end, True
-        elif _PLACE_BEHIND.match(text, end) or _FIRM_BEHIND.match(text, end) or _FIRM_BEFORE.search(text, 0, start):
+        elif PLACE_BEHIND.match(text, end) or FIRM_BEHIND.match(text, end) or FIRM_BEFORE.search(text, 0, start):
             continue
         elif match[0] == "F" and behind == "N" and _given_like(text, tokens, match.end()):
             yield start, tokens[match.end()].end, False
-        elif end - start > 1:
+        elif end - start > 1 and not (match[0] == "F" and PREFECTURES.fullmatch(text, start, end)):
             yield start, end, False
-    for match in _CONTACT.finditer(text):
+    for match in CONTACT.finditer(text):
         first = bisect_left(tokens, (match.start(),))
-        if first < len(tokens) and tokens[first].end == match.end() and tokens[first].code in "FGPXN":
+        if (
+            first < len(tokens)
+            and tokens[first].end == match.end()
+            and tokens[first].code in "FGPXNL"
+            and not NO_NAME.fullmatch(match[0])
+        ):
             yield *match.span(), False
-    for match in _PAIR.finditer(text):
-        end = match.end(2)
+    for match in PAIR.finditer(text):
+        end = match.start(2) + len(CALLED_END.sub("", match[2]))
         first = bisect_left(tokens, (match.start(),))
         words = [token for token in tokens[first : first + 4] if token.end <= end]
-        common = any(token.code in "No" and _NO_NAME.fullmatch(text[token.start : token.end]) for token in words)
-        if {token.code for token in words} & set("FGPX") and not common:
+        common = any(token.code in "No" and NO_NAME.fullmatch(text[token.start : token.end]) for token in words)
+        kinds = [token.code for token in words]
+        short = kinds == ["L", "S", "N"] and len(match[2]) <= 2 and not PLACE_BEHIND.match(match[2][-1])
+        if (set(kinds) & set("FGPX") or short) and not common and not (kinds[0] in "GN" and set(kinds[1:]) & set("FX")):
             yield match.start(), end, True
-    for match in _KANA_PAIR.finditer(text):
+    for match in KANA_PAIR.finditer(text):
         yield *match.span(), False
 
 
@@ -186,7 +175,7 @@ def _given_like(text: str, tokens: list[Token], place: int) -> bool:
     noun = tokens[place]
     word = text[noun.start : noun.end]
     ends = noun.end == len(text) or not re.match(f"[{CJK}]", text[noun.end])
-    return ends and len(word) <= 3 and not _NO_GIVEN.fullmatch(word) and not _FIRM_BEHIND.match(word)
+    return ends and len(word) <= 3 and not NO_GIVEN.fullmatch(word) and not FIRM_BEHIND.match(word)
 
 
 def _titled(text: str, tokens: list[Token]) -> Iterator[Name]:
@@ -201,7 +190,7 @@ def _titled(text: str, tokens: list[Token]) -> Iterator[Name]:
             yield start, start + len(name), True
         elif begin := _name_start(text, tokens, start, start + len(name)):
             yield begin[0], begin[1], sure
-    for match in _TITLED.finditer(text):
+    for match in TITLED.finditer(text):
         end = match.end(1) - (match[1].endswith("両") and len(match[1]) > 2)
         if begin := _name_start(text, tokens, match.start(), end):
             yield begin[0], begin[1], begin[2]
@@ -221,8 +210,9 @@ def _name_start(text: str, tokens: list[Token], start: int, end: int) -> Name | 
         if "F" in codes and before.code not in "DS" and codes[0] not in "DS":
             break
         if before.code not in "FGPLXDS" and not _kana(text, before):
-            common = _NO_NAME.fullmatch(text[before.start : before.end])
-            if common or size > 1 and not set(codes) == {"G"} or set(codes) & set("FP"):
+            common = NO_NAME.fullmatch(text[before.start : before.end])
+            short = end - tokens[first].start <= 2 and size <= 3 and before.code == "N" and "F" not in codes
+            if common or size > 1 and not short or set(codes) & set("FP"):
                 break
         if (
             before.code == "L"
@@ -236,7 +226,9 @@ def _name_start(text: str, tokens: list[Token], start: int, end: int) -> Name | 
     while tokens[first].code in "SD" and first < last:
         first += 1
     name = text[tokens[first].start : tokens[last].end]
-    if _NO_NAME.fullmatch(name) and not set(codes) & set("FGP"):
+    if (NO_NAME.fullmatch(name) or codes == "o" and len(name) < 3 and name[0] in "のはがをにとでもへや") and not set(
+        codes
+    ) & set("FGP"):
         return None
     return tokens[first].start, tokens[last].end, bool(set(codes) & set("FGPL"))
 
@@ -248,11 +240,11 @@ def _kana(text: str, token: Token) -> bool:
 
 def _cued(text: str, tokens: list[Token]) -> Iterator[Name]:
     """Yield the one or two words behind 氏名, 原告, 長男, ... that may be a name."""
-    for cue in _CUE.finditer(text):
+    for cue in CUE.finditer(text):
         first = bisect_left(tokens, (cue.end(),))
         words: list[Token] = []
         for token in tokens[first : first + 4]:
-            if token.code not in "FGPLXNSD" and not _kana(text, token) or sum(w.code not in "SD" for w in words) == 2:
+            if token.code not in "FGPLXNSD" or sum(w.code not in "SD" for w in words) == 2:
                 break
             words.append(token)
         while words and words[-1].code in "SD":
@@ -263,8 +255,8 @@ def _cued(text: str, tokens: list[Token]) -> Iterator[Name]:
         if codes & set("FGPX") or cue["gap"] and "L" in codes or len(words) > 1 and codes & set("LN"):
             parts = [text[word.start : word.end] for word in words]
             if (
-                not any(_NO_NAME.fullmatch(part) for part in parts)
-                and not _FIRM_BEHIND.fullmatch(parts[-1])
+                not any(NO_NAME.fullmatch(part) for part in parts)
+                and not FIRM_BEHIND.fullmatch(parts[-1])
                 and len(name) > 1
             ):
                 yield words[0].start, words[-1].end, bool(codes & set("FGP"))
@@ -272,31 +264,29 @@ def _cued(text: str, tokens: list[Token]) -> Iterator[Name]:
 
 def _foreign(text: str, tokens: list[Token]) -> Iterator[Name]:
     """Yield names in katakana with dots, and in Latin letters."""
-    for match in _DOTTED.finditer(text):
+    for match in DOTTED.finditer(text):
         first = bisect_left(tokens, (match.start(),))
         named = any(token.code in "FGP" for token in tokens[first : first + 8] if token.end <= match.end())
-        titled = bool(_BEHIND.match(text, match.end()))
-        if named or titled:
-            yield *match.span(), titled
-    for match in _LATIN.finditer(text):
-        yield *match.span(), bool(_BEHIND.match(text, match.end()))
+        yield *match.span(), named and bool(BEHIND.match(text, match.end()))
+    for match in LATIN.finditer(text):
+        yield *match.span(), bool(BEHIND.match(text, match.end()))
 
 
-def _listed(text: str, tokens: list[Token], start: int, end: int) -> Iterator[Name]:
+def _listed(text: str, tokens: list[Token], start: int, end: int, sure: bool) -> Iterator[Name]:
     """Yield the neighbours of a name in a list: 鹿島岬、及川樹."""
-    before = _LISTED.search(text, max(0, start - 16), start)
-    behind = _LISTED_ON.match(text, end)
+    before = LISTED.search(text, max(0, start - 16), start)
+    behind = LISTED_ON.match(text, end)
     for match in filter(None, (before, behind)):
-        first, last = bisect_left(tokens, (match.start(1),)), bisect_left(tokens, (match.end(1),))
-        words = tokens[first:last]
-        whole = words and words[0].start == match.start(1) and words[-1].end == match.end(1) and len(words) <= 3
-        if (
-            whole
-            and {word.code for word in words} & set("FGPLX")
-            and not _NO_NAME.fullmatch(match[1])
-            and len(match[1]) > 1
-        ):
-            yield *match.span(1), False
+        between = text[match.end(1) : start] + text[end : match.start(1)]
+        if not sure and not set("・→") & set(between):
+            continue
+        name = CALLED_END.sub("", match[1])
+        begin, end = match.start(1), match.start(1) + len(name)
+        words = tokens[bisect_left(tokens, (begin,)) : bisect_left(tokens, (end,))]
+        whole = 0 < len(words) <= 3 and words[0].start == begin and words[-1].end == end
+        named = any(word.code in "FGPLX" for word in words)
+        if whole and named and len(name) > 1 and not NO_NAME.fullmatch(name):
+            yield begin, end, False
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:

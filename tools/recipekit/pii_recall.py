@@ -79,9 +79,9 @@ def measure(samples: Iterable[tuple[str, list[Place]]], scan: Callable[[str], It
     return scores | {"all": Score(*map(sum, zip(*scores.values(), strict=True)))}
 
 
-def of_samples() -> dict[str, dict[str, Score]]:
+def of_samples(ginza: bool) -> dict[str, dict[str, Score]]:
     """Measure the scanner on both halves of the sample: the one that the rules were written on, and the other."""
-    forms = Forms()
+    forms = Forms(ginza)
 
     def scan(text: str) -> list[Place]:
         return [Place(mark.kind, mark.start, mark.end) for mark in forms.marks([text], ())[0]]

@@ -1,4 +1,4 @@
-"""The texts inside a row of a file, byte for byte: JSONL strings with their escapes, CSV cells, or a whole text file."""
+"""The texts inside a row of a file, byte for byte: JSONL strings with escapes, CSV cells, or a whole text file."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,9 @@ from recipekit.runs import relative
 SUFFIXES = (".jsonl", ".csv", ".txt")
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|(?<![\w.+-])-?([0-9]{10,})(?![\w.])')
 _CELL = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]+)')
-_ESCAPE = re.compile(r"(?P<slashes>\\+)(?:u(?P<hex>[0-9a-fA-F]{4})|(?P<letter>.))|(?P<plain>[^\\]+)", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\{1,2}u(?P<hex>[0-9a-fA-F]{4})|\\{1,2}(?P<control>[nrtbf])|\\(?P<letter>.)|(?P<plain>[^\\]+)", re.DOTALL
+)
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _IDS = re.compile(r"(?:.*_)?id", re.IGNORECASE)
 
@@ -40,15 +42,15 @@ class Piece:
     @cached_property
     def _view(self) -> tuple[str, list[int]]:
         r"""The text without escapes, those of JSON inside a JSON string (\\u7530) too, and where each character is."""
-        text, places = [], []
+        text: list[str] = []
+        places: list[int] = []
         for match in _ESCAPE.finditer(self.raw):
             if match["plain"]:
                 text += match["plain"]
                 places += range(match.start(), match.end())
             else:
-                text.append(
-                    chr(int(match["hex"], 16)) if match["hex"] else _CONTROLS.get(match["letter"], match["letter"])
-                )
+                control = _CONTROLS.get(match["control"] or "")
+                text.append(chr(int(match["hex"], 16)) if match["hex"] else control or match["letter"])
                 places.append(match.start())
         places.append(len(self.raw))
         for place in range(len(text) - 2, -1, -1):  # the two halves of a character beyond U+FFFF

@@ -14,10 +14,10 @@ from recipekit.normal_address import PREFECTURE
 _MIDDLES = "ヶ之津久比多良美奈加佐志保呂和与"
 _SINGLE_FAMILY = "驂騫驪驥麾黝鼇龕鸞鵡鴛鴦鬟"
 _SINGLE_GIVEN = "禔祺秬稷穉穹窈窕筮箴"
-_HIRAGANA = "みりるれろきくすせつむめゆほふひちこそけ"
-_KATAKANA = "ミリルレロキクスセツムメユホフヒチコソケ"
+_HIRAGANA = "りるれろきせつむめゆふひけぬえ"  # none that a particle, さん, ちゃん or くん begins with
+_KATAKANA = "ミリルレロキクスセヌムメユホフヒネコソケ"
 _LATIN = "lrnmtkd"
-_HALF_WIDTH = "ﾐﾘﾙﾚﾛｷｸｽｾﾂﾑﾒﾕﾎﾌﾋﾁｺｿｹ"
+_HALF_WIDTH = "ﾐﾘﾙﾚﾛｷｸｽｾﾇﾑﾒﾕﾎﾌﾋﾈｺｿｹ"
 
 
 class _Kind(NamedTuple):
@@ -47,24 +47,28 @@ PLACE = _Kind(
     "滄溟渺瀚漾潺湲淼淙澎湃滂泱磊碣鐸鋏錨銛鑢鏃砧磬簫篳篥箜", "野原崎沢谷浜島川田山里岡坂橋丘浦瀬見台江森畑関宮"
 )
 
+_LETTERS = "".join(chr(ord(c) + wide) for a in "aeiou" + _LATIN for c in (a, a.upper()) for wide in (0, 0xFEE0))
 _KANA = (
     f"[ゐゑ][{_HIRAGANA}]{{1,9}}|[ヂヅ][{_KATAKANA}]{{1,11}}|(?:ﾁﾞ|ﾂﾞ)[{_HALF_WIDTH}]{{1,11}}"
-    f"|(?<![A-Za-zＡ-Ｚａ-ｚ])[ZzＺｚ][VvＶｖ][aeiouAEIOUａｅｉｏｕＡＥＩＯＵ{_LATIN}{_LATIN.upper()}ａ-ｚＡ-Ｚ]{{0,12}}"
-    "(?![A-Za-zＡ-Ｚａ-ｚ])"
+    rf"|(?<![A-Za-zＡ-Ｚａ-ｚ])(?:[ZzＺｚ][VvＶｖ][{_LETTERS}]{{0,12}})+(?![A-Za-zＡ-Ｚａ-ｚ])"
 )
 _FAMILY = rf"(?:{FAMILY.pattern}|[{_SINGLE_FAMILY}])"
 _GIVEN = rf"(?:{GIVEN.pattern}|[{_SINGLE_GIVEN}])"
 PERSON = rf"{_FAMILY}(?:\s?(?:{_GIVEN}|{_KANA}))?|{_GIVEN}|(?:{_KANA})(?:[・･＝=\s]?(?:{_KANA}|{_GIVEN}))*"
 NUMBER = "(?:[0-9０-９]+|[〇一二三四五六七八九十百千]+)"
-_UNIT = "丁目|番地|番丁|番|号室|号[棟館]?|条|線|階|棟|F|Ｆ"
+_UNIT = "丁目|番地|番丁|番(?![町丁街])|号室|号[棟館]?|条|線|階|棟|F|Ｆ"
 BLOCKS = rf"{NUMBER}(?:(?:{_UNIT}|[-－‐‑–—―−ーのノ東西南北])*{NUMBER})*(?:{_UNIT})*"
-_BUILDING = rf"[ \u3000、]?(?:{_KANA})(?:[ \u3000・]?(?:{_KANA}))*[ \u3000]?(?:[A-Z]?[0-9０-９]+(?:[-－ー][0-9０-９]+)?(?:{_UNIT})*)*|[ \u3000][0-9０-９]+(?:号室|号)"
+_ROOM = rf"(?:[A-Z]?[0-9０-９]+(?:[-－ー][0-9０-９]+)?(?:{_UNIT})*)*"
+_BUILDING = (
+    rf"[ \u3000、]?(?:{_KANA})(?:[ \u3000・]?(?:{_KANA}))*[ \u3000]?{_ROOM}"
+    r"|[ \u3000][0-9０-９]+(?:号室|号)"
+)
 _ADDRESS = (
     rf"(?:〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}\s*)?(?:{PREFECTURE}[ \u3000]?)?(?:[同当][市区町村県])?"
-    rf"(?:(?:大字|字|[ \u3000])?{PLACE.pattern}[市区町村郡]?)+(?:[東西南北]?{BLOCKS})?(?:{_BUILDING})?"
+    rf"(?:(?:{NUMBER}条)?(?:[上下]る|[東西]入る?)?(?:大字|字|[ \u3000])?{PLACE.pattern}[市区町村郡]?)+"
+    rf"(?:[東西南北]?{BLOCKS})?(?:{_BUILDING})?"
     rf"|〒\s?(?:000|０００)[-－‐‑–—―−ー]?[0-9０-９]{{4}}(?![0-9０-９])"
 )
-MAIL = r"[A-Za-z0-9._%+-]+@example\.(?:com|jp)"
 STANDIN = re.compile(rf"{_ADDRESS}|{PERSON}")
 _AREAS = {2: "03", 3: "045", 4: "0465", 5: "04992"}  # digits of an area code -> one of that length
 
