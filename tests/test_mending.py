@@ -68,10 +68,10 @@ def test_an_encoding_is_never_mistaken(body, more):
     for codec, name in (("cp932", "Shift_JIS"), ("euc_jp", "EUC-JP")):
         text = json.dumps({"body": body, "more": more}, ensure_ascii=False)
         try:
-            found = mending.legacy(text.encode(codec))
+            encoded = text.encode(codec)
         except UnicodeEncodeError:
             continue
-        assert found in (None, (name, text))
+        assert mending.legacy(encoded) in (None, (name, encoded.decode(codec)))  # cp932 writes ¢ as its wide twin
 
 
 @given(st.text(st.characters(min_codepoint=0x3041, max_codepoint=0x9FA0), min_size=3), st.data())
