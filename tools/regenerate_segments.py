@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from recipekit import ROOT, inputs, raw
-from recipekit.console import log_to, main, progress, show
+from recipekit.console import console, log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.mixing import mix
@@ -59,7 +59,8 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     lengths: dict[str, array] = {}
     found, problems = raw.files(task, source)
-    with progress("regenerate", sum(count_lines(file.path) or 0 for file in found)) as advance:
+    lines = sum(count_lines(file.path) or 0 for file in found) if console.is_terminal else None
+    with progress("regenerate", lines) as advance:
         for file in found:
             try:
                 prepared = prepare(task, file, folder, advance)

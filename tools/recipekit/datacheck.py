@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recipekit import rowcheck
 from recipekit.errors import UserError
 from recipekit.findings import Finding
-from recipekit.formats import Converter, ordered
+from recipekit.formats import Converter, orderer
 from recipekit.mending import Mender
 from recipekit.raw import Chunk, key
 from recipekit.rawcheck import RawChecker
@@ -67,6 +67,7 @@ class Checker:
         self.convert = Converter(task, spec)
         self.raw, self.segments = RawChecker(task), SegmentChecker(task)
         self.labels = self.raw.labels
+        self.order = orderer(task.output_schema)
         self.count = Counting(tokenizer) if tokenizer else None
         self.sequence_len = sequence_len
 
@@ -112,7 +113,7 @@ class Checker:
             return []
         if not is_raw:
             return [segment["text"] for segment in row["segments"]]
-        return [] if found else [*self.task.render(article), self.task.answer(ordered(label, self.task.output_schema))]
+        return [] if found else [*self.task.render(article), self.task.answer(self.order(label))]
 
     def _raw(self, line: int, row: dict[str, Any]) -> tuple[list[Finding], dict[str, Any] | None]:
         try:

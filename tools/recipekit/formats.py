@@ -44,7 +44,9 @@ class Converter:
             UserError: The row lacks a key that task.yml names, or its messages are no conversation.
         """
         if self.as_is:
-            return {"id": None, "body": None, "label": None} | row
+            for key in ("id", "body", "label"):
+                row.setdefault(key)
+            return row
         if self.messages:
             row = _exchange(row)
         name = row.get(self.id)
@@ -92,18 +94,35 @@ def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
         return value
 
 
-def ordered(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Put an answer's keys into the order of the schema's properties, in which constrained decoding writes them.
+def orderer(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Make a function that puts an answer's keys into the order of the schema's properties.
 
-    A model that learned another order would be held to one that it never saw.
+    Constrained decoding writes them in that order, and a model that learned another would be held to one that it never
+    saw. What the schema does not know comes last.
     """
-    if isinstance(value, list) and (items := schema.get("items")):
-        return [ordered(item, items) for item in value] if value else value
+    return _orderer(schema) or (lambda value: value)
+
+
+def _orderer(schema: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    if inner := _orderer(schema["items"]) if isinstance(schema.get("items"), dict) else None:
+        return lambda value: [inner(item) for item in value] if isinstance(value, list) else value
     parts = schema.get("properties")
-    if not isinstance(value, dict) or not parts:
+    if not parts:
+        return None
+    within = {key: inside for key in parts if (inside := _orderer(parts[key]))}
+
+    def order(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = [key for key in parts if key in value]
+        if known != [*value]:
+            value = {key: value[key] for key in known} | value
+        for key, inside in within.items():
+            if key in value:
+                value[key] = inside(value[key])
         return value
-    known = {key: ordered(value[key], inner) for key, inner in parts.items() if key in value}
-    return known if len(known) == len(value) else known | {key: value[key] for key in value if key not in known}
+
+    return order
 
 
 def _body(spec: str, given: bool) -> Callable[[Row], Any]:

@@ -12,7 +12,7 @@ import orjson
 
 from recipekit import parallel, raw, segments
 from recipekit.errors import UserError
-from recipekit.formats import Converter, Row, ordered
+from recipekit.formats import Converter, Row, orderer
 from recipekit.gold_rows import GoldWriter, written
 from recipekit.raw import TEST, Chunk, RawFile
 from recipekit.rawcheck import RawChecker
@@ -81,6 +81,7 @@ class Maker:
         self.writer = segments.Writer(task)
         self.converter = Converter(task, file.spec)
         self.checker = RawChecker(task)
+        self.order = orderer(task.output_schema)
         self.gold = GoldWriter(task) if TEST in file.shares else None
 
     def make(self, numbered: tuple[int, Chunk]) -> Made:
@@ -116,7 +117,7 @@ class Maker:
         return made
 
     def _add(self, parts: dict[str, list[bytes]], made: Made, row: Row, text: str) -> None:
-        label = ordered(row["label"], self.task.output_schema)
+        label = self.order(row["label"])
         part = self.file.part(row)
         made.rows[part] += 1
         if row["id"] is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,19 +33,12 @@ def digest(value: Any) -> str:
         for file in sorted(p for p in value.rglob("*") if p.is_file()):
             sha.update(f"{file.relative_to(value)}\0{digest(file)}\n".encode())
     else:
-        found = value.stat()
-        return _file_digest(value, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    return sha.hexdigest()
-
-
-@lru_cache(1024)
-def _file_digest(path: Path, device: int, inode: int, size: int, changed: int) -> str:
-    with path.open("rb") as stream:
-        if size <= LARGE:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        sha = hashlib.sha256(f"{size} {changed}".encode() + stream.read(2**20))
-        stream.seek(-(2**20), os.SEEK_END)
-        sha.update(stream.read())
+        with value.open("rb") as stream:
+            if value.stat().st_size <= LARGE:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            sha.update(f"{value.stat().st_size} {value.stat().st_mtime_ns}".encode() + stream.read(2**20))
+            stream.seek(-(2**20), os.SEEK_END)
+            sha.update(stream.read())
     return sha.hexdigest()
 
 
@@ -132,10 +125,10 @@ class Step:
 
     def done(self) -> bool:
         """Tell whether the last finished run had the same inputs and its products still stand unchanged."""
-        record = read_record(self.record_path)
+        digests, record = self.input_digests, read_record(self.record_path)
         return (
             bool(record)
-            and record.get("inputs") == self.input_digests
+            and record.get("inputs") == digests
             and all(path.exists() for path in self.products)
             and record.get("products") == {relative(path): digest(path) for path in self.products}
         )
