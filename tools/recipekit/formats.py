@@ -88,7 +88,7 @@ def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
     try:
         if {"integer", "number"} & set(kinds):
             digits = text.replace(",", "")
-            return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else orjson.loads(digits)
+            return int(digits) if re.fullmatch(r"[+-]?\d{1,18}", digits) else orjson.loads(digits)
         return orjson.loads(value)
     except ValueError:
         return value

@@ -55,11 +55,12 @@ def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]
     with (folder / f"{name}_segments.jsonl").open("wb") as stream:
         for number in rows:
             stream.write(base[number] if number < len(base) else replay[number - len(base)])
+    parts = (spec["base"], spec["replay"], name)
     manifest = {
         **spec,
         "rows": {"base": len(base), "replay": len(drawn), "total": len(rows)},
         "replay_share_reached": round(len(drawn) / len(rows), 4),
-        "sha256": {n: runs.digest(folder / f"{n}_segments.jsonl") for n in (spec["base"], spec["replay"], name)},
+        "sha256": dict(zip(parts, runs.digests(folder / f"{n}_segments.jsonl" for n in parts), strict=True)),
     }
     (folder / f"{name}_segments.manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return len(rows)

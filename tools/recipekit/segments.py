@@ -17,12 +17,16 @@ def build(task: Task, body: str, label: Any) -> dict[str, Any]:
     return {"segments": [*untrained, {"label": True, "text": task.answer(label)}]}
 
 
+MEMORY = 1000  # answers that are kept
+
+
 class Writer:
-    """Writes training rows as JSON; what all rows share is made JSON once."""
+    """Writes training rows as JSON; what all rows share, and the answer that negatives share, is made once."""
 
     def __init__(self, task: Task) -> None:
         """Find the segments that are the same whatever the article."""
         self.task = task
+        self.answers: dict[bytes, str] = {}
         self.constant = {
             i: orjson.Fragment(orjson.dumps({"label": False, "text": text}))
             for i, text in task.constant_segments.items()
@@ -33,7 +37,12 @@ class Writer:
         parts: list[Any] = [
             self.constant.get(i, {"label": False, "text": part}) for i, part in enumerate(self.task.render(text))
         ]
-        parts.append({"label": True, "text": self.task.answer(label)})
+        key = orjson.dumps(label)
+        if (answer := self.answers.get(key)) is None:
+            answer = self.task.answer(label)
+            if len(self.answers) < MEMORY:
+                self.answers[key] = answer
+        parts.append({"label": True, "text": answer})
         return orjson.dumps({"segments": parts}, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -104,10 +104,13 @@ class Task:
     def _to_strip(self) -> Callable[[str], object]:
         """Tell in one pass of articles, most of which have nothing to strip, whether any pattern would."""
         patterns = self.spec["prompt"].get("strip", [])
-        anchored = [pattern[1:] for pattern in patterns if _at_line_start(pattern)]
-        tests = [f"^(?:{'|'.join(anchored)})"] if anchored else []
-        searches = [re.compile(p, re.M).search for p in tests + [p for p in patterns if p[1:] not in anchored]]
-        return lambda body: any(search(body) for search in searches)
+        anchored = "|".join(pattern[1:] for pattern in patterns if _at_line_start(pattern))
+        tests: list[Callable[[str], object]] = [
+            re.compile(pattern, re.M).search for pattern in patterns if not _at_line_start(pattern)
+        ]
+        if anchored:  # a search for ^ would stop at every character, one for a line end flies
+            tests += [re.compile(f"(?:{anchored})", re.M).match, re.compile(f"\\n(?:{anchored})", re.M).search]
+        return lambda body: any(test(body) for test in tests)
 
     @cached_property
     def _defuse(self) -> Callable[[str], str]:
