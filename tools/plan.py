@@ -55,16 +55,16 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
     return asked
 
 
-def steps(task: Task, data: str) -> dict[str, str]:
+def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
     raw = {"hub": "HF Hub", "raw": f"data/raw/{task.name}", "sample": f"data/samples/{task.name}"}[data]
-    training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in task.phases}
+    training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in phases}
     return {
         "regenerate": f"{raw} -> data/train, data/test",
         "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,
-        "merge": f"adapter of {task.phases[-1]} + base -> outputs/{task.name}/merged",
+        "merge": f"adapter of {phases[-1]} + base -> outputs/{task.name}/merged",
         "predict": "merged model on the test set",
         "evaluate": "predictions against the gold CSV",
         "card": f"outputs/{task.name}/README.md",
@@ -99,13 +99,14 @@ def plan(
 ) -> None:
     """Show the plan of a task's pipeline; print profile and data on standard output."""
     recipe = load_task(task)
+    phases = recipe.phases
     chosen, reason = choose_profile(profile)
     source = choose_data(recipe, chosen, data)
     show(f"{recipe.title}: profile {chosen} ({reason}); logs in {os.environ.get('LOG_DIR', 'logs/')}", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("step", "what", "time"):
         table.add_column(heading, header_style="dim")
-    for name, what in steps(recipe, source).items():
+    for name, what in steps(recipe, phases, source).items():
         table.add_row(name, what, times(recipe, chosen, name))
     show(table)
     typer.echo(f"{chosen} {source}")
