@@ -5,12 +5,14 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipekit import ROOT, pii_mask, pii_recall, segments, spans, standins
+from recipekit import ROOT, pii_mask, pii_recall, pii_scan, segments, spans, standins
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
 from recipekit.pii_forms import Known
@@ -201,6 +203,37 @@ def test_addresses_keep_their_granularity_and_their_parts_agree(desk):
     assert f"{whole[1]}{whole[2]}丁目の路上" in masked and "青嶺" not in masked and "柏木" not in masked
     one = "[一二三四五六七八九]"
     assert re.search(f"〒000-[0-9]{{4}} ..市.+?{one}丁目{one}?十{one}?番{one}号", masked)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '1,5" ディスクの件、真砂花代さん(38)',
+        '"一" ,真砂花代さん(38)',
+        '"一"真砂花代さん(38)',
+        "一\r真砂花代さん(38)",
+        '\ufeff"一",真砂花代さん(38)',
+        '1,"真砂花代さん(38)',
+    ],
+)
+def test_a_csv_row_that_cannot_be_cut_into_cells_is_refused(desk, broken):
+    path = desk.write("a.csv", f"id,body\n0,真砂花代さん(38)\n{broken}\n2,真砂花代さん(38)\n")
+    with pytest.raises(UserError, match="a.csv:3: not valid CSV: .* where a comma") as error:
+        desk.mask(path)
+    assert "真砂" not in str(error.value) and not desk.key.exists() and not (desk.folder / "masked").exists()
+
+
+@given(st.lists(st.sampled_from(["真", ",", '"', "\n", "\r\n", "\r", " ", "\ufeff", "\0"]), max_size=12).map("".join))
+def test_csv_cells_are_those_of_the_library_or_the_file_is_refused(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        path.write_bytes(f"a,b\n{content}".encode())
+        try:
+            rows = list(pii_scan.read([path]))[1:]
+        except UserError:
+            return
+        cells = [[piece.text.replace('""', '"') for piece in row.pieces] for row in rows]
+        assert [row or [""] for row in csv.reader(io.StringIO(content, newline=""), strict=True)] == cells
 
 
 def test_csv_cells_and_gold_columns(desk):
