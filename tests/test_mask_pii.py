@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import re
 import stat
 import subprocess
@@ -345,6 +346,17 @@ def test_any_text_comes_back(tmp_path_factory, texts):
     masked = desk.mask(*paths)
     assert desk.restore(*masked) == [path.read_bytes() for path in paths]
     assert [p.read_bytes() for p in desk.mask(*masked, into="again")] == [p.read_bytes() for p in masked]
+
+
+@pytest.mark.parametrize(
+    "text", ["一" * 32 + "番地青葉荘", "一" * 20_000, "号棟" * 5_000 + "x", "1の" * 5_000, "一番地" + "1" * 9_000]
+)
+def test_no_run_of_numbers_takes_the_square_of_its_length(text):
+    code = "import sys; from recipekit.pii_address import find_addresses; list(find_addresses(sys.argv[1]))"
+    code += "; from recipekit.pii_parts import address_parts, permuted"
+    code += "; [permuted(part, '') for role, part in address_parts('一番地' + sys.argv[1]) if role == 'number']"
+    command = [sys.executable, "-c", code, text]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "tools")}, timeout=20, check=True)
 
 
 def test_stand_ins_are_none_that_stood_in_the_text():
