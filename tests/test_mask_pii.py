@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import io
 import json
 import os
@@ -13,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipekit import ROOT, pii_mask, pii_recall, pii_scan, segments, spans, standins
+from recipekit import ROOT, pii_mask, pii_recall, pii_scan, process, segments, spans, standins
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
 from recipekit.pii_forms import Known
-from recipekit.pii_key import ENDING, Key, load_key
+from recipekit.pii_key import ENDING, Key, hold_key, load_key
 from recipekit.pii_numbers import digits_of, luhn, my_number
 from recipekit.task import load_task
 
@@ -389,6 +390,40 @@ def test_the_key_is_private_and_stays_local(tmp_path, monkeypatch):
 def run(*arguments):
     command = [sys.executable, str(ROOT / "tools" / "mask_pii.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_two_calls_with_a_key_come_one_after_the_other(tmp_path):
+    key, lock = tmp_path / f"k{ENDING}", tmp_path / f".lock.k{ENDING}"
+    for name, person in (("a", "真砂花代"), ("b", "神谷三郎")):
+        (tmp_path / f"{name}.txt").write_text(f"{person}さん", encoding="utf-8")
+    command = [sys.executable, ROOT / "tools" / "mask_pii.py", "--fast", "--key", key, "--output", tmp_path / "out"]
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        both = [subprocess.Popen([*command, tmp_path / name], stderr=subprocess.PIPE) for name in ("a.txt", "b.txt")]
+        for call in both:
+            assert f"masking with {key} is still running elsewhere; waiting".encode() in call.stderr.readline()
+        assert not key.exists()
+    for call in both:
+        assert call.communicate()[1] and call.returncode == 0
+    assert run("--restore", "--key", key, "--output", tmp_path / "real", *(tmp_path / "out").iterdir()).returncode == 0
+    for name in ("a.txt", "b.txt"):
+        assert (tmp_path / "real" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_key_that_another_process_keeps_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "PATIENCE", 0)
+    key = tmp_path / f"k{ENDING}"
+    with (
+        hold_key(key),
+        pytest.raises(UserError, match=f"masking with {key} is running in another process"),
+        hold_key(key),
+    ):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), hold_key(Path(f"/proc/none/k{ENDING}")):
+        pass
+    with pytest.raises(UserError, match="shared"), hold_key(ROOT / "data" / f"k{ENDING}"):
+        pass
+    assert not list((ROOT / "data").glob(f".*{ENDING}"))
 
 
 def test_a_dry_run_writes_nothing_and_shows_no_names(tmp_path):
