@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from processes import runs, wait_for
 from recipekit import ROOT, pii_mask, pii_recall, pii_scan, process, segments, spans, standins
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
@@ -390,6 +391,44 @@ def test_the_key_is_private_and_stays_local(tmp_path, monkeypatch):
 def run(*arguments):
     command = [sys.executable, str(ROOT / "tools" / "mask_pii.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_chunks_on_every_core_find_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    rows = [{"body": f"{n}", "who": name} for n in range(9) for name in ("花火", "真砂花代さん", "090-1234-5678")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    here, there = io.BytesIO(), io.BytesIO()
+    whole = pii_scan.scan([path], None, False, here, advance)
+    monkeypatch.setattr(pii_scan, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(pii_scan, "CHUNK", 4)
+    assert pii_scan.scan([path], None, False, there, advance) == whole and here.getvalue() == there.getvalue()
+    assert whole.rows == 27 and whole.counts == {"person": 9, "phone": 9}
+
+
+SCAN = """
+import multiprocessing, sys, time
+from pathlib import Path
+from recipekit import pii_scan
+def advance(count):
+    print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+    time.sleep(60)
+if __name__ == "__main__":
+    pii_scan.WORTH_PROCESSES, pii_scan.CHUNK = 0, 1
+    pii_scan.scan([Path(sys.argv[1])], None, False, None, advance)
+"""
+
+
+def test_workers_end_with_a_call_that_is_killed(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "花火"}\n' * 50, encoding="utf-8")
+    (tmp_path / "scan.py").write_text(SCAN, encoding="utf-8")
+    command = [sys.executable, tmp_path / "scan.py", tmp_path / "a.jsonl"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    assert workers and all(runs(worker) for worker in workers)
+    parent.kill()
+    parent.wait()
+    assert wait_for(lambda: not any(runs(worker) for worker in workers))
 
 
 def test_two_calls_with_a_key_come_one_after_the_other(tmp_path):
