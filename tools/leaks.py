@@ -18,18 +18,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import ROOT, raw, runs
+from recipekit import raw, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.corpus import Corpus
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.leak_report import summary, write_copies, write_list
 from recipekit.leaks import search
-from recipekit.runs import Step, relative
+from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
-MODULES = ("corpus", "formats", "gold", "inputs", "leak_report", "leaks", "near", "normal_name", "raw", "segments")
-CODE = [Path(__file__), *(ROOT / "tools" / "recipekit" / f"{name}.py" for name in MODULES)]
 THRESHOLD = 0.8
 NOUNS = {
     "exact": "the text, word for word,",
@@ -63,7 +61,8 @@ def raw_paths(task: Task, source: Path) -> list[Path]:
 def make_step(task: Task, source: Path, threshold: float, drop: bool) -> Step:
     """Name what the findings depend on."""
     inputs: dict[str, Any] = {
-        **{relative(path): path for path in [*raw_paths(task, source), *CODE]},
+        **{relative(path): path for path in [*raw_paths(task, source), Path(__file__)]},
+        "code": code_digest(),
         "data": task.spec["data"],
         "gold": task.spec["gold"],
         "prompt": task.spec["prompt"],
