@@ -7,11 +7,10 @@ row is {"id", "body", "label"}, or what data.rows of task.yml says: CSV columns,
 that has "segments" already is taken apart and rebuilt with the prompt of today.
 """
 
-import os
 import shutil
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.mixing import mix
 from recipekit.preparing import prepare
+from recipekit.process import hold
 from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
@@ -94,25 +94,21 @@ def products(task: Task) -> list[Path]:
 
 
 @contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """Open a folder for files that are not whole yet; it goes at the end, and so do those of runs that were killed.
+def workplace(task: Task, folder: Path) -> Iterator[Path]:
+    """Open a folder for files that are not whole yet; it goes at the end, and what a killed run left goes before.
 
     Raises:
-        UserError: Nothing can be written there.
+        UserError: Nothing can be written there, or another process is at the same task.
     """
+    own = folder / f".regenerate.{task.name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".regenerate.*"):
-            with suppress(ProcessLookupError, ValueError):
-                os.kill(int(left.suffix[1:]), 0)
-                continue
-            shutil.rmtree(left, ignore_errors=True)
-        own = folder / f".regenerate.{os.getpid()}"
-        own.mkdir(exist_ok=True)
-        try:
-            yield own
-        finally:
+        with hold(task.outputs / "regenerate.lock", f"regenerate of {task.name}"):
             shutil.rmtree(own, ignore_errors=True)
+            own.mkdir(parents=True)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
     except OSError as error:
         what = f"cannot be written, {error.strerror or error}"
         raise UserError(f"{relative(folder)}: {what}; make room there and run the same command again") from None
@@ -142,7 +138,7 @@ def regenerate(
         show("regenerate: up to date")
         return
     train, test = recipe.root / "data" / "train", recipe.root / "data" / "test"
-    with workplace(train) as own:
+    with workplace(recipe, train) as own:
         counts = generate(recipe, folder, own)
         test.mkdir(parents=True, exist_ok=True)
         for file in sorted(own.iterdir()):
