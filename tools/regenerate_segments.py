@@ -16,30 +16,19 @@ from typing import Annotated
 
 import typer
 
-from recipekit import ROOT, inputs, raw
+from recipekit import inputs, raw
 from recipekit.console import console, log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.mixing import mix
 from recipekit.preparing import prepare
 from recipekit.process import hold
-from recipekit.runs import Step, relative
+from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
-CODE = (
-    "formats",
-    "gold_rows",
-    "mixing",
-    "preparing",
-    "raw",
-    "segments",
-    "specials",
-    "task",
-)  # modules that the rows depend on
 
-
-def check_test_set(path: Path) -> int:
-    """Check that every test row has a unique id and a body; returns the number of rows."""
+def count_articles(path: Path) -> int:
+    """Count the rows of a test set, each of which has a unique id and a body."""
     keys = array("Q")
     problems = []
     for place, found in inputs.scan(path):
@@ -75,7 +64,7 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
         try:
             for which in ("input", "gold"):
                 shutil.copyfile(raw.find(task, source, test[which]), folder / test[which])
-            counts[test["input"]] = check_test_set(raw.find(task, source, test["input"]))
+            counts[test["input"]] = count_articles(raw.find(task, source, test["input"]))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -124,14 +113,13 @@ def regenerate(
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.raw_dir
     log_to("regenerate")
-    code = [ROOT / "tools" / "regenerate_segments.py", *(ROOT / f"tools/recipekit/{name}.py" for name in CODE)]
     step_inputs = {
         "raw": folder,
         "data": recipe.spec["data"],
         "schema": recipe.output_schema,
         "gold": recipe.spec["gold"],
         **recipe.prompt_sources(),
-        **{path.name: path for path in code},
+        "code": code_digest(),
     }
     step = Step(recipe.outputs, "regenerate", step_inputs, products(recipe))
     if step.done():
