@@ -110,7 +110,7 @@ class RowChecker:
 
     def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Tell what is wrong with a row."""
-        wrong = _misshapen(row)
+        wrong = misshapen(row)
         if wrong:
             yield self.shape, wrong
             return
@@ -156,7 +156,8 @@ class RowChecker:
             yield f"mend the raw row's label, then {self.redo}", f"{place}: {fault.message}"
 
 
-def _misshapen(row: dict[str, Any]) -> str:
+def misshapen(row: dict[str, Any]) -> str:
+    """Tell what keeps a row from being one of segments; "" where nothing does."""
     segments = row.get("segments")
     if not isinstance(segments, list) or len(segments) < 2:
         return "expected a list 'segments' of at least a prompt and an answer"
