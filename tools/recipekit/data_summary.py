@@ -143,7 +143,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _duplicates(found: DataSet) -> dict[str, int]:
-    """Count rows whose article stood before, as it is and in any width and spacing, and articles with several answers."""
+    """Count rows whose article stood before, as it is or in any width or spacing; and articles with several answers."""
     distinct = {key: len(np.unique(found.column(key))) for key in ("body", "folded")}
     pairs = np.unique(np.stack([found.column("folded"), found.column("pair")]), axis=1)
     answers = np.unique(pairs[0], return_counts=True)[1]
@@ -165,7 +165,7 @@ def _fields(counted: Counted, found: DataSet) -> dict[str, dict[str, Any]]:
         is_name = path.rpartition(".")[2].removesuffix("[]") in hidden
         described[path] = {
             "rows": fields.rows[path],
-            "items": fields.items[path],
+            "places": fields.items[path],
             "filled": fields.filled[path],
             "distinct": len(values.counts) if values and values.exact else None,
             "top_count": top[0][1] if top else 0,
