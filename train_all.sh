@@ -6,7 +6,9 @@
 #   PROFILE=cpu uv run bash train_all.sh
 #
 #   PROFILE=auto|gpu|cpu   auto takes the GPU where there is one; cpu trains the small base in data/samples/base
-#   DATA=hub|sample        gpu fetches the task's data from the HF Hub; sample keeps to data/samples (cpu always does)
+#   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, cpu takes data/samples/TASK;
+#                             without these, and with raw, data/raw/TASK is taken as it is
+#   LEAKS=allow               goes on where training shares articles, persons or ids with the test set
 #
 # On a GPU machine start it in tmux, so that a lost connection does not stop it:
 #   tmux new -s training 'uv run bash train_all.sh'
@@ -23,16 +25,17 @@ started=$SECONDS
 python -c 'import recipekit' 2>/dev/null || { echo "error: start it as: uv run bash train_all.sh $TASK" >&2; exit 2; }
 mkdir -p "$LOG_DIR"
 
-# What will be done, on which profile, and how long it takes.
-PROFILE=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}")
+# What will be done, on which profile and data, and how long it takes.
+plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${DATA:-auto}")
+read -r PROFILE DATA <<<"$plan"
 
 # Raw data -> segments: system, instruction, article untrained, answer trained.
-if [[ $PROFILE == gpu && ${DATA:-hub} == hub ]]; then
-  python tools/download.py "$TASK"
-  python tools/regenerate_segments.py "$TASK"
-else
-  python tools/regenerate_segments.py "$TASK" --source "data/samples/$TASK"
-fi
+[[ $DATA != hub ]] || python tools/download.py "$TASK"
+[[ $DATA == sample ]] && raw=data/samples/$TASK || raw=data/raw/$TASK
+python tools/regenerate_segments.py "$TASK" --source "$raw"
+
+# What training shares with the test set would be scored as learned.
+python tools/leaks.py "$TASK" --source "$raw" $([[ ${LEAKS:-stop} != allow ]] || echo --allow-leaks)
 
 # Everything that would fail later, before any GPU time is spent.
 python tools/check.py "$TASK" --profile "$PROFILE"

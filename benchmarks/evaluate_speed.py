@@ -10,58 +10,20 @@ Each program runs in a process of its own, one after the other; time is wall tim
 import csv
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
+from invented import label_of, measure
 from rich import box
 from rich.table import Table
 
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.task import load_task
-
-FAMILY = [
-    "青柳",
-    "石渡",
-    "植松",
-    "大槻",
-    "片桐",
-    "木暮",
-    "小峰",
-    "佐伯",
-    "柴崎",
-    "杉浦",
-    "瀬川",
-    "高梨",
-    "千葉",
-    "鶴見",
-]
-GIVEN = ["一郎", "和子", "健太", "幸恵", "聡", "大輔", "直美", "浩二", "真由", "裕之"]
-TOWNS = ["北浜市", "南野町", "東雲市", "西原村", "青葉市", "若草町"]
-LAWS = ["窃盗", "詐欺", "傷害", "道路交通法違反(酒気帯び運転)", "覚醒剤取締法違反", "住居侵入"]
-
-
-def article(rng: random.Random) -> dict:
-    """Invent a label as the hawks task has it."""
-    if rng.random() > 0.17:
-        return {"persons": [], "occured_locations": [], "police_departments": []}
-    town = rng.choice(TOWNS)
-    persons = [
-        {
-            "name": rng.choice(FAMILY) + rng.choice(GIVEN), "is_real": True, "is_offender": True,
-            "age": str(rng.randint(18, 90)), "position": rng.choice(["会社員", "無職", "自営業", ""]),
-            "affiliation": rng.choice(["", "", "株式会社" + rng.choice(FAMILY)]),
-            "address": f"{town}中央{rng.randint(1, 9)}丁目", "category": "法令違反", "act": rng.choice(LAWS),
-        }
-        for _ in range(rng.choice([1, 1, 1, 1, 2, 3]))
-    ]  # fmt: skip
-    return {"persons": persons, "occured_locations": [f"{town}本町"], "police_departments": [town[:-1] + "署"]}
 
 
 def spoil(label: dict, rng: random.Random) -> dict:
@@ -91,7 +53,7 @@ def generate(rows: int, folder: Path) -> tuple[Path, Path]:
         writer = csv.writer(left, lineterminator="\n")
         writer.writerow(["quality_test_id", *columns])
         for number in range(rows):
-            label = article(rng)
+            label = label_of(rng, 0.17)
             cells = [
                 [person[key] for person in label["persons"]] if key not in label else label[key]
                 for key in keys.values()
@@ -120,17 +82,6 @@ for c in left:
     tp = both.apply(lambda r: len(r.g & r.p), axis=1).sum()
     print(c, tp, both.p.map(len).sum() - tp, both.g.map(len).sum() - tp)
 """
-
-
-def measure(command: list[str]) -> tuple[float, float]:
-    """Run a command; returns seconds and the peak memory in MB."""
-    started = time.perf_counter()
-    code = (
-        "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-    return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
 
 
 def benchmark(

@@ -13,6 +13,8 @@ import hashlib
 import json
 import re
 import threading
+import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,10 +46,19 @@ class Repo:
 
 @dataclass
 class Fault:
-    """`request` is a part of "METHOD /path"; status answers with that, without one the connection is cut half-way."""
+    """What goes wrong with the next `times` requests whose "METHOD /path" holds `request`.
+
+    A status answers with that, and with `headers`; `garbled` sends other bytes of the same number, `short` fewer, as if
+    it were all; `wait` is seconds before the answer. With none of these the connection is cut half-way.
+    """
 
     request: str
     status: int | None = None
+    times: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
+    garbled: bool = False
+    short: bool = False
+    wait: float = 0
 
 
 def is_lfs(path: str, size: int) -> bool:
@@ -65,7 +76,10 @@ class LocalHub:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
+        self.lock = threading.Lock()
         self.requests: list[str] = []
+        self.sent: Counter[str] = Counter()  # bytes of answers' bodies, by path
+        self.slow = 0.0  # seconds before each 64 KiB
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -91,9 +105,11 @@ class LocalHub:
 
     def fault(self, request: str) -> Fault | None:
         self.requests.append(request)
-        hit = next((fault for fault in self.faults if fault.request in request), None)
-        if hit:
-            self.faults.remove(hit)
+        with self.lock:
+            hit = next((fault for fault in self.faults if fault.request in request), None)
+            if hit:
+                hit.times -= 1
+                self.faults = [fault for fault in self.faults if fault.times > 0]
         return hit
 
 
@@ -123,12 +139,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.path_asked = path
         self.cut = False
-        fault = self.hub.fault(f"{self.command} {path}")
+        self.harm = fault = self.hub.fault(f"{self.command} {path} {self.headers.get('Range', '')}".rstrip())
         if fault and fault.status:
+            self.harm = None
             self.body()
-            return self.send({"error": "injected"}, fault.status)
-        self.cut = fault is not None
+            return self.send({"error": "injected"}, fault.status, **fault.headers)
+        if fault:
+            time.sleep(fault.wait)
+        self.cut = fault is not None and not (fault.garbled or fault.short or fault.wait)
         for method, pattern, name in self.routes:
             match = re.fullmatch(pattern, path)
             if method == self.command and match:
@@ -151,12 +171,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, content: object, status: int = 200, **headers: str) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if self.harm and self.harm.garbled:
+            data = bytes(byte ^ 1 for byte in data)
+        if self.harm and self.harm.short:
+            data = data[: len(data) // 2]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data[: len(data) // 2] if self.cut else data)
+            data = data[: len(data) // 2] if self.cut else data
+            step = 2**16 if self.hub.slow else len(data) or 1
+            for start in range(0, len(data), step):
+                time.sleep(self.hub.slow)
+                self.wfile.write(data[start : start + step])
+                self.hub.sent[self.path_asked] += len(data[start : start + step])
         if self.cut:
             self.close_connection = True
 
@@ -245,6 +274,9 @@ class Handler(BaseHTTPRequestHandler):
         files = dict(found.commits[-1][1])
         for entry in lines:
             value = entry["value"]
+            if value.get("parentCommit", found.commits[-1][0]) != found.commits[-1][0]:
+                self.send({"error": "A commit has happened since. Please refresh and try again."}, 412)
+                return
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
@@ -287,10 +319,12 @@ class Handler(BaseHTTPRequestHandler):
         data = state[1][path]
         etag = hashlib.sha256(data).hexdigest() if is_lfs(path, len(data)) else git_oid(data)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": state[0], "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked:
-            start = int(asked[1])
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self.send(data[start:], 206, **headers)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked and int(asked[1]) >= len(data):
+            self.send({"error": "Range Not Satisfiable"}, 416)
+        elif asked:
+            start, stop = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+            self.send(data[start:stop], 206, **headers)
         else:
             self.send(data, **headers)

@@ -2,13 +2,16 @@
 
 import json
 
+from tokenizers import AddedToken
+
 from recipekit import segments
 
 
 class Characters:
     """A tokenizer of characters, with the special tokens as one token each."""
 
-    bos_token, eos_token, bos_token_id, eos_token_id = "<s>", "</s>", 1, 2
+    bos_token, eos_token, bos_token_id, eos_token_id, unk_token_id = "<s>", "</s>", 1, 2, None
+    added_tokens_decoder = {1: AddedToken("<s>", special=True), 2: AddedToken("</s>", special=True)}
 
     def __call__(self, texts, **_):
         single = isinstance(texts, str)

@@ -7,7 +7,8 @@ from recipekit.axolotl_schema import Finding, unknown_keys
 from recipekit.resolve import resolve
 from recipekit.task import load_task
 
-TASKS = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/task.yml"))
+NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/task.yml"))
+TASKS = [name for name in NAMES if "phases" in load_task(name).spec]
 
 
 class Prompter(BaseModel):

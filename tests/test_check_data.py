@@ -18,7 +18,7 @@ def test_a_prompt_changed_since_regenerate_stops_the_check(sound_task, run_check
     assert run_checks()[1] == []
     (sound_task.dir / "system.txt").write_text("注意して抽出する。\n", encoding="utf-8")
     problems = run_checks()[1]
-    assert "segment 1 is not what the prompt of today renders" in problems[0]
+    assert "segments[0].text: not what the prompt of today renders" in problems[0]
     assert all("regenerate_segments.py mini" in p for p in problems)
 
 

@@ -1,34 +1,25 @@
-"""upload.py and download.py with the real huggingface_hub client against a Hub on this machine."""
+"""upload.py, and what download.py shares with it, with the real huggingface_hub client and a Hub on this machine."""
 
-import hashlib
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from hub_client import copy_repository, problem, run
 from hub_server import READER, WRITER, Fault, LocalHub
 
-ROOT = Path(__file__).parents[1]
 REPO, DATA = "someone/hawks-model", "teru00801/person-finetune-dataset1"
 MODEL = {
     "config.json": b'{"model_type": "mistral"}',
     "model.safetensors": os.urandom(300_000),
     "tokenizer.json": b"{" + b" " * 120_000 + b"}",
 }
-ROW = '{"id": "X1", "body": "本文", "label": {}}\n'.encode()
-DATASET = {
-    "README.md": b"# data\n",
-    "train/hawks_train_segments.jsonl": ROW * 3000,
-    "train/hawks_val.jsonl": ROW * 3,
-    "train/person_dummy.jsonl": ROW * 2,
-    "test/hawks_eval_input.jsonl": ROW,
-    "test/hawks_eval_gold.csv": b"quality_test_id\nX1\n",
-}
+NAMES = ("hawks_train.jsonl", "hawks_val.jsonl", "person_dummy.jsonl", "hawks_eval_input.jsonl", "hawks_eval_gold.csv")
+DATASET = {f"data/{name}": b"{}\n" for name in NAMES}
 
 
 @pytest.fixture
@@ -40,9 +31,7 @@ def hub():
 @pytest.fixture
 def clone(tmp_path):
     """A repository whose pipeline has come as far as the model card."""
-    root = tmp_path / "clone"
-    shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "recipes", root / "recipes")
+    root = copy_repository(tmp_path / "clone")
     out = root / "outputs" / "hawks"
     written = {f"merged/{name}": data for name, data in MODEL.items()}
     written |= {"README.md": b"---\nlicense: apache-2.0\n---\n# hawks\n", "evaluation/metrics.json": b"{}\n"}
@@ -52,26 +41,8 @@ def clone(tmp_path):
     return root
 
 
-def run(clone: Path, tool: str, hub: LocalHub | str = "http://127.0.0.1:9", **env: str) -> subprocess.CompletedProcess:
-    """Run a tool with a clean environment, without Xet, whose servers the local Hub is not."""
-    outside = ("HF_TOKEN", "HF_AUTH_TOKEN", "HF_REPO_ID", "HF_HUB_OFFLINE", "LOG_DIR")
-    clean = {key: value for key, value in os.environ.items() if key not in outside}
-    clean |= {"HF_ENDPOINT": hub if isinstance(hub, str) else hub.endpoint, "HF_HUB_DISABLE_XET": "1"}
-    clean |= {"HF_HOME": str(clone / ".hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, f"tools/{tool}.py", "hawks"]
-    return subprocess.run(command, cwd=clone, env=clean | env, capture_output=True, text=True, timeout=120, check=False)
-
-
 def upload(clone: Path, hub: LocalHub, token: str = WRITER, **env: str) -> subprocess.CompletedProcess:
     return run(clone, "upload", hub, HF_REPO_ID=REPO, HF_AUTH_TOKEN=token, **env)
-
-
-def problem(done: subprocess.CompletedProcess) -> str:
-    """The one error of a run."""
-    assert done.returncode == 2, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
-    return errors[0]
 
 
 def sent(clone: Path) -> dict[str, bytes]:
@@ -181,69 +152,6 @@ def test_what_arrives_changed_is_noticed(clone, hub, monkeypatch):
     assert done.returncode == 2
     assert "model.safetensors: another content (sha256) than on the Hub" in done.stderr
     assert not (clone / "outputs/hawks/state/upload.json").exists()
-
-
-def test_download(clone, hub):
-    commit = hub.add("dataset", DATA, DATASET)
-    done = run(clone, "download", hub)
-    assert done.returncode == 0, done.stderr
-    raw = clone / "data/raw/hawks"
-    files = {path.relative_to(raw).as_posix(): path.read_bytes() for path in raw.rglob("*") if path.is_file()}
-    source = json.loads(files.pop("SOURCE.json"))
-    assert files == DATASET
-    assert (source["repo"], source["revision"], source["commit"]) == (DATA, "main", commit)
-    assert source["files"] == {name: hashlib.sha256(data).hexdigest() for name, data in DATASET.items()}
-    hub.requests.clear()
-    assert "up to date" in run(clone, "download", hub).stderr and len(hub.requests) == 1
-    hub.add("dataset", DATA, DATASET | {"train/hawks_val.jsonl": ROW})
-    assert run(clone, "download", hub).returncode == 0
-    assert (raw / "train/hawks_val.jsonl").read_bytes() == ROW
-    assert [path.name for path in raw.parent.iterdir()] == ["hawks"]
-
-
-def test_download_of_a_private_data_set(clone, hub):
-    hub.add("dataset", DATA, DATASET, private=True)
-    assert "(401)" in problem(run(clone, "download", hub))
-    assert run(clone, "download", hub, HF_TOKEN=READER).returncode == 0
-
-
-def test_download_spares_a_persons_own_files(clone, hub):
-    hub.add("dataset", DATA, DATASET)
-    own = clone / "data/raw/hawks/hawks_train.jsonl"
-    own.parent.mkdir(parents=True)
-    own.write_bytes(ROW)
-    assert "data/raw/hawks: holds files" in problem(run(clone, "download", hub))
-    assert own.read_bytes() == ROW
-
-
-def test_download_without_the_tasks_files(clone, hub):
-    hub.add("dataset", DATA, {name: data for name, data in DATASET.items() if "hawks_val" not in name})
-    error = problem(run(clone, "download", hub))
-    assert "no hawks_val.jsonl or hawks_val_segments.jsonl" in error and "train/person_dummy.jsonl" in error
-    assert not (clone / "data/raw/hawks").exists()
-
-
-def test_download_cut_half_way_goes_on(clone, hub):
-    hub.add("dataset", DATA, DATASET)
-    hub.faults = [Fault("GET /datasets/teru00801/person-finetune-dataset1/resolve")]
-    first = run(clone, "download", hub)
-    assert "was cut" in problem(first) or "Consistency" in first.stderr
-    assert not (clone / "data/raw/hawks").exists()
-    assert run(clone, "download", hub).returncode == 0
-    assert (clone / "data/raw/hawks/train/hawks_train_segments.jsonl").read_bytes() == ROW * 3000
-
-
-def test_hub_lost_between_two_answers_leaves_no_half_data_set(clone, hub):
-    """snapshot_download answers a lost Hub with the unfinished folder, and no error."""
-    commit = hub.add("dataset", DATA, DATASET)
-    part = clone / f"data/raw/.hawks-{commit[:12]}.part"
-    for name, data in DATASET.items():
-        (part / name).parent.mkdir(parents=True, exist_ok=True)
-        (part / name).write_bytes(data[:30])
-    hub.faults = [Fault(f"/revision/{commit}", 404)]
-    done = run(clone, "download", hub)
-    assert done.returncode == 2 and "hawks_val.jsonl: 30 bytes here" in done.stderr
-    assert not (clone / "data/raw/hawks").exists()
 
 
 def test_the_token_is_written_nowhere(clone, hub):

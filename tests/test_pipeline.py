@@ -19,7 +19,7 @@ from recipekit.run_plugin import cpu_has_bfloat16
 
 pytestmark = pytest.mark.slow
 VARYING = ("seconds", "mean_logprob")
-STEPS = ["regenerate", "phase1", "phase2", "merge", "predict", "evaluate", "card", "upload"]
+STEPS = ["regenerate", "leaks", "phase1", "phase2", "merge", "predict", "evaluate", "card", "upload"]
 
 
 def checkout(folder: Path) -> Path:

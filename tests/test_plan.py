@@ -44,3 +44,17 @@ def test_a_step_shows_its_last_time_on_this_profile_else_the_expected_one(mini):
     assert plan.times(task, "cpu", "merge") == "12 s (last time)"
     record.write_text(json.dumps({"seconds": 12.3, "profile": "gpu"}))
     assert plan.times(task, "cpu", "merge") == "about 2 min"
+
+
+def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
+    task = load_task("mini", mini)
+    assert plan.choose_data(task, "cpu", "auto") == "sample" and plan.choose_data(task, "gpu", "auto") == "sample"
+    task.spec["data"]["sources"] = {}
+    assert plan.choose_data(task, "gpu", "auto") == "hub" and plan.choose_data(task, "cpu", "auto") == "sample"
+    with pytest.raises(UserError, match="data/raw/mini: no such folder"):
+        plan.choose_data(task, "cpu", "raw")
+    (mini / "data/raw").mkdir()
+    (mini / "data/samples/mini").rename(mini / "data/raw/mini")
+    assert plan.choose_data(task, "cpu", "auto") == "raw" and plan.choose_data(task, "gpu", "raw") == "raw"
+    with pytest.raises(UserError, match="DATA: found 'net', expected auto, hub, raw or sample"):
+        plan.choose_data(task, "cpu", "net")

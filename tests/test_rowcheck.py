@@ -1,4 +1,5 @@
 import pytest
+from tokenizers import AddedToken
 
 from recipekit import rowcheck, segments
 from recipekit.task import load_task
@@ -49,14 +50,14 @@ def answer(text):
         (train_none, "no token is trained"),
         (answer('{"persons": []}'), "does not end in </s>"),
         (answer("{'persons': []}</s>"), "the answer is not valid JSON"),
-        (answer('{"persons": [{"nam": "x"}]}</s>'), "persons.0: 'name' is a required property"),
+        (answer('{"persons": [{"nam": "x"}]}</s>'), "label.persons[0]: 'name' is a required property"),
         (answer('{"people": []}</s>'), "'people'"),
-        (lambda r: r["segments"].pop(0), "1 segments before the answer, but the prompt of today has 2"),
-        (lambda r: r["segments"][0].update(text="抽出する。\n"), "segment 1 is not what the prompt of today renders"),
-        (lambda r: r["segments"][1].update(text="【記事】\n配信 共同\n逮捕。\n"), "segment 2 is not what the prompt"),
-        (lambda r: r.pop("segments"), "expected a list 'segments'"),
-        (lambda r: r["segments"][1].pop("label"), "segment 2 has no 'label'"),
-        (lambda r: r["segments"][1].update(text=""), "segment 2 has no 'text'"),
+        (lambda r: r["segments"].pop(0), "segments: 1 before the answer, but the prompt of today has 2"),
+        (lambda r: r["segments"][0].update(text="抽出する。\n"), "segments[0].text: not what the prompt of"),
+        (lambda r: r["segments"][1].update(text="【記事】\n配信 共同\n逮捕。\n"), "segments[1].text: not what the"),
+        (lambda r: r.pop("segments"), "segments: expected a list"),
+        (lambda r: r["segments"][1].pop("label"), "segments[1].label: expected true or false"),
+        (lambda r: r["segments"][1].update(text=""), "segments[1].text: expected a text"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(task, rows, spoil, words):
@@ -126,6 +127,24 @@ class Other(Characters):
 def test_a_tokenizer_that_writes_other_specials_is_found(task, rows, tokenizer, row_words, words):
     assert row_words in problems_of(task, rows, tokenizer=tokenizer)[0]
     assert words in next(rowcheck.tokenizer_problems(task, tokenizer, "base"))
+
+
+class Knows(Characters):
+    """A tokenizer with a special token that nobody has heard of."""
+
+    added_tokens_decoder = Characters.added_tokens_decoder | {ord("§"): AddedToken("§", special=True)}
+
+
+@pytest.mark.parametrize(("body", "name", "place"), [("山§田", "山", 1), ("山田", "山§", 2)])
+def test_a_special_token_that_a_text_quotes_is_found(task, body, name, place):
+    [problem] = problems_of(task, [row(task, "山田", "山田"), row(task, body, name)], tokenizer=Knows())
+    assert f":2: segments[{place}].text: the text '§' becomes a special token; name it under prompt.special" in problem
+
+
+def test_special_tokens_of_the_prompt_itself_are_its_own(task, mini):
+    (mini / "recipes/mini/article.txt").write_text("§{{ body }}§\n", encoding="utf-8")
+    task = load_task("mini", mini)
+    assert problems_of(task, [row(task, "山田", "山田")], tokenizer=Knows()) == []
 
 
 def test_special_tokens_that_agree_are_no_problem(task):

@@ -104,3 +104,50 @@ def test_broken_yaml_and_repeated_key(mini):
 def test_unknown_variable_in_a_prompt(mini):
     (mini / "recipes" / "mini" / "article.txt").write_text("{{ boddy }}", encoding="utf-8")
     assert "article.txt: 'boddy' is undefined; the one variable is body" in problems(mini)[0]
+
+
+def test_a_task_may_declare_its_data_alone(mini):
+    """Then what it lacks is one clear error, wherever it is first missed."""
+    source = "{repo: a/b, revision: main, files: ['*.jsonl'], license: CC0}"
+    text = f"name: mini\nkind: regression\ntitle: t\nsummary: s\ndata: {{sources: {{one: {source}}}}}\n"
+    (mini / "recipes" / "mini" / "task.yml").write_text(text, encoding="utf-8")
+    task = load_task("mini", mini)
+    assert task.outputs.name == "mini" and task.spec["data"]["sources"]["one"]["repo"] == "a/b"
+    missed = {
+        "phases": lambda: task.phases,
+        "prompt": lambda: task.prompt("x"),
+        "output_schema": lambda: task.output_schema,
+        "gold": lambda: task.gold_columns,
+        "data.test": lambda: task.test_path("gold"),
+        "data.train": lambda: task.raw_sets,
+    }
+    for key, miss in missed.items():
+        with pytest.raises(UserError) as caught:
+            miss()
+        assert caught.value.problems[0].startswith(f"mini has no {key} yet: add '{key}' to recipes/mini/task.yml")
+
+
+def test_an_extraction_task_needs_all_its_parts(mini):
+    edit(mini, "data:\n", "data:\n  sources: {}\n")
+    edit(mini, "  test: {input: eval.jsonl, gold: gold.csv}\n", "")
+    edit(mini, "phases: [phase1, phase2]\n", "")
+    found = "\n".join(problems(mini))
+    assert "'phases' is a required property" in found and "data: 'test' is a required property" in found
+    assert "data.sources" in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("a/b", "ab", "data.sources.one.repo"),
+        ("*.jsonl", "", "data.sources.one.files.0"),
+        ("one:", "One:", "data.sources"),
+        ("license", "licence", "data.sources.one.licence: unknown key; the keys here are repo, revision, files"),
+    ],
+)
+def test_wrong_sources(mini, old, new, expected):
+    source = "  sources: {one: {repo: a/b, revision: main, files: ['*.jsonl'], license: CC0}}\n"
+    edit(mini, "data:\n", "data:\n" + source)
+    assert load_task("mini", mini)
+    edit(mini, source, source.replace(old, new))
+    assert any(expected in problem and ":12:" in problem for problem in problems(mini))

@@ -24,10 +24,12 @@ from recipekit.joining import check_test_set
 from recipekit.preflight import Check, Verdicts
 from recipekit.rowcheck import FileReport
 from recipekit.runs import digest
+from recipekit.segmentcheck import REDO
 from recipekit.task import Task, load_task
 from recipekit.traps import Config
 
 CODE = ROOT / "tools" / "recipekit"
+CHECKS = ("labels.py", "rowcheck.py", "segmentcheck.py", "segments.py", "task.py", "windows.py")
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 SHOWN = 160  # characters of a sample's part
 
@@ -90,7 +92,7 @@ def data_files(task: Task, configs: list[Config]) -> tuple[list[DataFile], list[
         for place, name, kind in _named_files(config):
             path = task.root / name
             if not path.is_file():
-                problems.append(f"{place}: {name} does not exist; {rowcheck.REDO.format(task.name)}")
+                problems.append(f"{place}: {name} does not exist; {REDO.format(task.name)}")
                 continue
             file = files.setdefault(path, DataFile(path, place, kind, length, config))
             file.sequence_len = min(file.sequence_len, length)
@@ -138,7 +140,7 @@ def _judges(task: Task, config: Config) -> list[Any]:
     folder = task.root / rowcheck.tokenizer_name(config.values)
     own = [p for p in sorted(folder.glob("*")) if p.suffix in (".json", ".model", ".txt", ".jinja")]
     tokenizer: Any = [digest(path) for path in own] or [str(folder), config.values.get("revision_of_model")]
-    code = [digest(CODE / name) for name in ("rowcheck.py", "segments.py", "task.py", "windows.py")]
+    code = [digest(CODE / name) for name in CHECKS]
     return [tokenizer, code, task.prompt_sources(), task.output_schema, version("transformers")]
 
 

@@ -67,7 +67,7 @@ def log_to_mlflow(task: Task, metrics: dict[str, Any]) -> None:
         f"{name}_{key}": metrics[name][key] for name in ("micro", "macro") for key in ("precision", "recall", "f1")
     }
     values |= {f"f1_{field}": scores["f1"] for field, scores in metrics["fields"].items()}
-    values |= {f"f1_whole_{entity}": scores["f1"] for entity, scores in metrics["entities"].items()}
+    values |= {f"f1_whole_{entity}": scores["f1"] for entity, scores in metrics.get("entities", {}).items()}
     values |= {key: metrics[key] for key in ("false_positive_rate", "valid_json_rate", "exact_match_rate")}
     try:
         mlflow.set_tracking_uri(uri)

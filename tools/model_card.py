@@ -123,7 +123,7 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
         adapter=adapter,
         records=records(task),
         snippet=snippet.strip(),
-        keys=task.output_schema["required"],
+        keys=task.output_schema.get("required", []),
         license=license,
     )
 

@@ -1,8 +1,8 @@
-"""What train_all.sh is going to do: the profile and why, the steps and how long each takes.
+"""What train_all.sh is going to do: the profile and why, the data, the steps and how long each takes.
 
     uv run tools/plan.py hawks --profile auto
 
-The plan goes to the screen, the chosen profile ("cpu" or "gpu") to standard output.
+The plan goes to the screen, the chosen profile and data ("cpu sample") to standard output.
 """
 
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from recipekit.console import main, show
 from recipekit.errors import UserError
-from recipekit.runs import read_record
+from recipekit.runs import read_record, relative
 from recipekit.task import Task, load_task
 
 
@@ -38,11 +38,30 @@ def choose_profile(asked: str) -> tuple[str, str]:
     return "cpu", "no GPU here (no nvidia-smi); PROFILE=gpu overrides"
 
 
-def steps(task: Task) -> dict[str, str]:
+def choose_data(task: Task, profile: str, asked: str) -> str:
+    """Return where raw data come from: "hub", "raw" (data/raw/<task>, as it is) or "sample" (data/samples/<task>).
+
+    Raises:
+        UserError: The asked data do not exist.
+    """
+    folders = {"raw": task.root / "data" / "raw" / task.name, "sample": task.root / "data" / "samples" / task.name}
+    if asked not in ("auto", "hub", *folders):
+        raise UserError(f"DATA: found '{asked}', expected auto, hub, raw or sample")
+    if asked == "auto":
+        on_hub = profile == "gpu" and "sources" in task.spec["data"]
+        asked = "hub" if on_hub else "sample" if folders["sample"].is_dir() else "raw"
+    if asked in folders and not folders[asked].is_dir():
+        raise UserError(f"{relative(folders[asked])}: no such folder; put the task's raw data there")
+    return asked
+
+
+def steps(task: Task, data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
+    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.name}", "sample": f"data/samples/{task.name}"}[data]
     training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in task.phases}
     return {
-        "regenerate": "raw data -> data/train, data/test",
+        "regenerate": f"{raw} -> data/train, data/test",
+        "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,
         "merge": f"adapter of {task.phases[-1]} + base -> outputs/{task.name}/merged",
@@ -73,18 +92,23 @@ def times(task: Task, profile: str, name: str) -> str:
     return f"about {minutes(expected)}" if expected is not None else "not known yet"
 
 
-def plan(task: str, profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto") -> None:
-    """Show the plan of a task's pipeline; print the profile on standard output."""
+def plan(
+    task: str,
+    profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
+    data: Annotated[str, typer.Option(help="auto, hub, raw or sample")] = "auto",
+) -> None:
+    """Show the plan of a task's pipeline; print profile and data on standard output."""
     recipe = load_task(task)
     chosen, reason = choose_profile(profile)
+    source = choose_data(recipe, chosen, data)
     show(f"{recipe.title}: profile {chosen} ({reason}); logs in {os.environ.get('LOG_DIR', 'logs/')}", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("step", "what", "time"):
         table.add_column(heading, header_style="dim")
-    for name, what in steps(recipe).items():
+    for name, what in steps(recipe, source).items():
         table.add_row(name, what, times(recipe, chosen, name))
     show(table)
-    typer.echo(chosen)
+    typer.echo(f"{chosen} {source}")
 
 
 if __name__ == "__main__":

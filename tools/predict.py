@@ -200,7 +200,7 @@ def command(
     if usual and step.done():
         show("predict: up to date")
         return
-    rows = predict(it, options, articles[:limit], runs.digest(step.input_digests()))
+    rows = predict(it, options, articles[:limit], runs.digest(step.input_digests))
     good = sum(row["valid"] for row in rows)
     show(f"predict: {len(rows)} articles, {good} with valid JSON -> {relative(options.output)}")
     if usual:

@@ -26,8 +26,9 @@ from recipekit.data_warnings import look_first
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.resolve import resolve
-from recipekit.rowcheck import REDO, load_tokenizer, tokenizer_name
+from recipekit.rowcheck import load_tokenizer, tokenizer_name
 from recipekit.runs import relative
+from recipekit.segmentcheck import REDO
 from recipekit.segments import count_tokens
 from recipekit.task import Task, load_task
 
@@ -41,9 +42,8 @@ def data_paths(task: Task) -> list[Path]:
         UserError: Some are missing; all of them at once.
     """
     train = [task.segments_path(name) for name in task.spec["data"]["train"]]
-    mixes = [
-        task.segments_path(n).with_suffix(".manifest.json") for n, mix in task.spec["data"]["train"].items() if mix
-    ]
+    names = task.spec["data"]["train"]
+    mixes = [task.segments_path(n).with_suffix(".manifest.json") for n in names if n not in task.raw_sets]
     paths = [*train, task.test_path("input")]
     needed = [*paths, *mixes, task.test_path("gold")]
     if missing := [path for path in needed if not path.exists()]:

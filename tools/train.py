@@ -58,7 +58,7 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
     os.environ["LOG_DIR"] = str(task.root / os.environ.get("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}"))
     log_to(phase)
     with hold(task.outputs / "state" / f"{phase}.lock", f"{task.name} {phase}") as lock:
-        prepare_output(task, phase, config, digest(step.input_digests()))
+        prepare_output(task, phase, config, digest(step.input_digests))
         resolved = write_resolved(config, phase, task.root)
         log = resolved.with_suffix(".log")
         show(f"{phase}: {config['base_model']}, {relative(resolved)}, log {relative(log)}")

@@ -22,11 +22,12 @@ class Judge:
 
     def __init__(self, schema: dict[str, Any], mend: bool = False) -> None:
         self.is_valid = jsonschema_rs.validator_for(schema).is_valid
+        self.is_text = schema.get("type") == "string"
         self.mend = mend
         self.opening = "{" if schema.get("type") == "object" else "{["
 
     def read(self, raw: str, finished: bool) -> dict[str, Any]:
-        """Read an answer.
+        """Read an answer: JSON, or plain text where the schema asks for a string.
 
         Args:
             raw: What the model wrote.
@@ -37,7 +38,9 @@ class Judge:
             mended, "repaired", what that was.
         """
         output, repaired = None, list[str]()
-        if finished:
+        if finished and self.is_text:
+            output = raw.strip()
+        elif finished:
             try:
                 output = orjson.loads(raw)
             except orjson.JSONDecodeError:

@@ -15,8 +15,8 @@ from recipekit.compare import Comparison, Slot
 from recipekit.data_stats import DataSet, read_lines
 from recipekit.data_summary import Counted
 from recipekit.evaluation import Case
-from recipekit.extract import predicted_values
-from recipekit.redact import properties_of, redact
+from recipekit.extract import predicted_values, properties_of
+from recipekit.redact import redact
 from recipekit.segments import take_apart
 from recipekit.tables import percent
 from recipekit.task import Task

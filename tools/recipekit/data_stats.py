@@ -19,8 +19,8 @@ from recipekit.errors import UserError
 from recipekit.extract import Extractor
 from recipekit.gold import Entity, GoldFile
 from recipekit.joining import count_lines, join
-from recipekit.rowcheck import REDO, misshapen
 from recipekit.runs import relative
+from recipekit.segmentcheck import REDO, misshapen
 from recipekit.segments import count_tokens, has_prompt_of_today, read_jsonl, take_apart
 from recipekit.spans import fold
 from recipekit.task import Task
@@ -159,7 +159,7 @@ class Meter:
                 if chosen is not None and line not in chosen:
                     continue
                 if wrong := misshapen(row):
-                    problems.append(f"{relative(path)}:{line}: {wrong}; {REDO.format(self.task.name)}")
+                    problems.append(f"{relative(path)}:{line}: {': '.join(wrong)}; {REDO.format(self.task.name)}")
                 else:
                     yield line, row
         except UserError as error:

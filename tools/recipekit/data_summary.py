@@ -11,8 +11,8 @@ from recipekit import packing
 from recipekit.data_stats import DataSet
 from recipekit.errors import UserError
 from recipekit.redact import name_properties
-from recipekit.rowcheck import REDO
 from recipekit.runs import digest, read_record, relative
+from recipekit.segmentcheck import REDO
 from recipekit.task import Task
 
 BINS = 48
@@ -176,7 +176,7 @@ def _fields(counted: Counted, found: DataSet) -> dict[str, dict[str, Any]]:
 
 def _manifest(task: Task, name: str) -> dict[str, Any] | None:
     """Return what a mix is made of, and whether its files are still those it was made from."""
-    if not task.spec["data"]["train"][name]:
+    if name in task.raw_sets:
         return None
     path = task.segments_path(name).with_suffix(".manifest.json")
     manifest = read_record(path)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jmespath
@@ -84,6 +84,19 @@ def predicted_values(task: Task, output: Any) -> dict[str, list[str]]:
     found = Extractor(task).values(output)
     flat = {column: [e[column] for e in found[0].get(name, []) if column in e] for name, column in _owners(task)}
     return {column: found[1].get(column, []) if column not in flat else flat[column] for column in task.gold_columns}
+
+
+def properties_of(path: str) -> list[str]:
+    """Name the properties that a JMESPath takes values from, outermost first, without those that a filter looks at."""
+    return list(_fields(jmespath.compile(path).parsed))
+
+
+def _fields(node: Mapping[str, Any]) -> Iterator[str]:
+    if node["type"] == "field":
+        yield node["value"]
+    for child in node["children"][: 2 if node["type"] == "filter_projection" else None]:
+        if isinstance(child, dict):
+            yield from _fields(child)
 
 
 def _owners(task: Task) -> list[tuple[str, str]]:

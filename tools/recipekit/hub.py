@@ -1,24 +1,34 @@
 """What download.py and upload.py share: the token, errors that say what to do, and proof of arrival."""
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dotenv import dotenv_values
 
+from recipekit.console import show
 from recipekit.errors import UserError
 
 if TYPE_CHECKING:
+    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
 TOKEN_NAMES = ("HF_AUTH_TOKEN", "HF_TOKEN")
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CONNECT_SECONDS, READ_SECONDS = 10, 300
+WAITS = (1, 2, 4, 8)  # seconds before the second, third ... try
+LONGEST_WAIT = 600  # seconds; the Hub's windows of requests are 300
+S = TypeVar("S")
+T = TypeVar("T")
+_stopping = threading.Event()
 
 
 def setting(root: Path, *names: str) -> str | None:
@@ -68,24 +78,120 @@ def explained(action: str, remedy: str, token: str | None) -> Iterator[None]:
         raise UserError(text.replace(token, "***") if token else text) from error
 
 
+class Stopped(Exception):
+    """Another thread failed."""
+
+
+class Damaged(OSError):
+    """What arrived is not what the Hub keeps."""
+
+
+def patiently(call: Callable[[], T], connected: bool = True) -> T:
+    """Call the Hub, up to five times where the fault may pass: a cut connection, a damaged file, 429, 5xx.
+
+    The client itself tries again after some of these, in some of its calls, and does not heed Retry-After.
+
+    Args:
+        call: What to do; it goes on where the call before it stopped.
+        connected: Whether the Hub was reached before. Else a refused connection fails at once: the address is wrong, or
+            the Hub is away.
+    """
+    import httpx
+
+    for wait in WAITS:
+        try:
+            return call()
+        except (httpx.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: around those of an upload
+            if not _may_pass(error, connected):
+                raise
+            seconds = min(max(wait, _asked_wait(error)), LONGEST_WAIT)
+            if seconds > max(WAITS):
+                show(f"  {reason(error)}; again in {seconds} s")
+        _pause(seconds)
+    return call()
+
+
+def _pause(seconds: float) -> None:
+    if _stopping.wait(seconds):
+        raise Stopped
+
+
+def stop_if_asked() -> None:
+    """End this thread's work where that of another failed, or a person pressed Ctrl-C.
+
+    Raises:
+        Stopped: So it is.
+    """
+    _pause(0)
+
+
+def in_threads(work: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """Yield what `work` makes of each item, as it comes; when one fails, the others stop at `stop_if_asked` or wait."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            _stopping.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            _stopping.clear()
+
+
+def _may_pass(error: BaseException, connected: bool) -> bool:
+    import httpx
+
+    chain = list(_causes(error))
+    response = _response(chain)
+    if response is not None:
+        return response.status_code in (429, 500, 502, 503, 504)
+    lasting = () if connected else (httpx.ConnectError, httpx.ConnectTimeout)
+    passing = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, Damaged)
+    return any(isinstance(cause, passing) and not isinstance(cause, lasting) for cause in chain)
+
+
+def _asked_wait(error: BaseException) -> int:
+    """Return the seconds that an answer asks to wait for, in Retry-After or the Hub's own header; 0: none."""
+    response = _response(list(_causes(error)))
+    headers = response.headers if response is not None else {}
+    asked = re.fullmatch(r"(\d+)", headers.get("Retry-After", "")) or re.search(
+        r";t=(\d+)", headers.get("RateLimit", "")
+    )
+    return int(asked[1]) if asked else 0
+
+
+def _response(chain: "list[BaseException]") -> "httpx.Response | None":
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    errors = [cause for cause in chain if isinstance(cause, httpx.HTTPStatusError | HfHubHTTPError)]
+    return next((error.response for error in errors if error.response is not None), None)
+
+
 def reason(error: BaseException) -> str:
     """Say in one line what lies behind an error of the Hub's client."""
     import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     chain = list(_causes(error))
-    responses = [cause.response for cause in chain if isinstance(cause, httpx.HTTPStatusError | HfHubHTTPError)]
-    status = responses[0].status_code if responses else None
+    response = _response(chain)
+    status = response.status_code if response is not None else None
     advice = {
         401: f"no token, or one that is not accepted (401); put one from {TOKEN_PAGE} into .env as HF_AUTH_TOKEN",
         403: f"the token may not do this (403); it needs write access to this repository, see {TOKEN_PAGE}",
         404: "no such repository or revision (404), or the token may not see it; check its name and owner",
+        409: "another change of it is under way, or it is there already (409); wait a minute",
+        412: "somebody else's commit came in between (412); nothing of it was overwritten",
         429: "too many requests (429); wait a few minutes",
     }
     if status in advice:
         return advice[status]
     if status is not None and status >= 500:
         return f"the Hub at {endpoint()} has a fault of its own ({status})"
+    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
+        return "no space left on the disk; make room"
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in chain):
         return "HF_HUB_OFFLINE is set; unset it"
     if any(isinstance(cause, httpx.TransportError) for cause in chain):
@@ -111,8 +217,13 @@ def remote_files(api: "HfApi", repo: str, kind: str, commit: str) -> dict[str, "
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
+def identity(remote: "RepoFile") -> str:
+    """Return a digest that tells a file's content on the Hub from any other."""
+    return remote.lfs.sha256 if remote.lfs else remote.blob_id
+
+
 def difference(local: Path, remote: "RepoFile | None") -> str | None:
-    """Say how a file differs from its twin on the Hub, in size or, where the Hub keeps it, sha256; None: not at all."""
+    """Say how a file differs from its twin on the Hub, in size or content; None: not at all."""
     if remote is None:
         return "missing on the Hub"
     if not local.is_file():
@@ -121,7 +232,15 @@ def difference(local: Path, remote: "RepoFile | None") -> str | None:
         return f"{local.stat().st_size:,} bytes here, {remote.size:,} on the Hub"
     if remote.lfs is not None and sha256(local) != remote.lfs.sha256:
         return "another content (sha256) than on the Hub"
+    if remote.lfs is None and _git_oid(local) != remote.blob_id:
+        return "another content (git id) than on the Hub"
     return None
+
+
+def _git_oid(path: Path) -> str:
+    """Name a file's content as git does; the Hub keeps no other digest of small files."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def sha256(path: Path) -> str:

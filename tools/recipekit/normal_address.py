@@ -5,11 +5,11 @@ import re
 from recipekit.normal_number import numeral
 from recipekit.normal_text import KANJI, NEW_FORMS, Form, kind, plain
 
-_KEN = (
+PREFECTURE_NAMES = (
     "青森|岩手|宮城|秋田|山形|福島|茨城|栃木|群馬|埼玉|千葉|神奈川|新潟|富山|石川|福井|山梨|長野|岐阜|静岡|愛知|三重|"
     "滋賀|兵庫|奈良|和歌山|鳥取|島根|岡山|広島|山口|徳島|香川|愛媛|高知|福岡|佐賀|長崎|熊本|大分|宮崎|鹿児島|沖縄"
 )
-PREFECTURE = f"(?:北海道|東京都|京都府|大阪府|(?:{_KEN})県)"
+PREFECTURE = f"(?:北海道|東京都|京都府|大阪府|(?:{PREFECTURE_NAMES})県)"
 _POSTCODE = re.compile("(?:〒?[0-9]{3}-|〒[0-9]{3})[0-9]{4}(?![0-9番号-])(?=.)")
 _COUNTRY = re.compile(f"日本国?[、,]?(?={PREFECTURE})")
 # A town, city, ward or village follows. 立: 東京都立北町高校 is not in 立北町, but 立川市, 立科町 and 立山町 are towns.

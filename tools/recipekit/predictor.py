@@ -53,7 +53,7 @@ class Predictor(ABC):
         task: The task.
         tokenizer: The model's.
         context: Tokens that the model attends to, prompt and answer together.
-        constrain: Whether the model is held to the task's output_schema; where not, answers are mended.
+        constrain: Whether the model is held to the task's output_schema, where answers are JSON; else they are mended.
 
     Raises:
         UserError: The context leaves no room for an article, or the tokenizer does not know the task's eos.
@@ -62,10 +62,10 @@ class Predictor(ABC):
     def __init__(self, task: Task, tokenizer: Any, context: int, constrain: bool) -> None:
         self.task = task
         self.tokenizer = tokenizer
-        self.constrain = constrain
+        self.constrain = constrain and not task.answers_are_text
         self.most = task.spec.get("predict", {}).get("max_new_tokens", 1024)
         self.room = context - self.most
-        self.judge = Judge(task.output_schema, mend=not constrain)
+        self.judge = Judge(task.output_schema, mend=not self.constrain)
         self.eos = tokenizer.convert_tokens_to_ids(task.spec["prompt"]["eos"])
         if self.eos in (None, tokenizer.unk_token_id):
             raise UserError(f"prompt.eos in task.yml: the model's tokenizer has no token {task.spec['prompt']['eos']}")
@@ -130,7 +130,7 @@ class LocalPredictor(Predictor):
         self.model = model
         self.batch_size = batch_size
         self.grammar = None
-        if constrain:
+        if self.constrain:
             self.grammar = decoding.Grammar(tokenizer, task.output_schema, model.config.vocab_size, self.eos)
 
     @classmethod

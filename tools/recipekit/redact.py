@@ -19,45 +19,18 @@ before you pass it on.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import jmespath
 
 from recipekit import spans
 from recipekit.compare import Slot
 from recipekit.evaluation import Case
+from recipekit.extract import properties_of
+from recipekit.name_rule import CJK, HONORIFICS, MASK, READING, ROLES, SHORT, names_before_titles
 from recipekit.spans import fold
 from recipekit.task import Task
 
 WITHHELD = "…（形式不正の回答は伏せています / broken answers are withheld）"
-MASK = "\0"  # over names that are known already
-ROLES = "容疑者|被疑者|被告人|被告|受刑者|死刑囚|服役囚"
-HONORIFICS = "(?<!たく)(?<!みな)さん|(?<![ぁ-ゖ])ちゃん|ちゃん(?!と)|くん(?![だでじ])|さま(?!ざ)"
-SHORT = "君(?!臨)|様(?![々子式相態])|氏(?![名神])"
-TITLES = (
-    "選手|議員|弁護士|弁護人|裁判官|裁判長|検事|検察官|警部補?|警視正?|巡査|教諭|教授|講師|医師|看護師|記者|監督|コーチ"
-    "|投手|知事|大臣|理事|専務|常務|取締役|教頭|組合長|部会長|[会社部署課市町村区校院園所店駅局次係室隊団議館組船機班学総事員]長"
-)
-_CJK = "㐀-鿿豈-\ufaff々〆ヶァ-ヺーｦ-ﾟ\U00020000-\U000323af"
-_PART = rf"[{_CJK}A-Za-zＡ-Ｚａ-ｚ]{{1,12}}"
-_NAME = rf"(?:{_PART}[・･＝= \u3000]){{0,3}}{_PART}(?:[ぁ-ゖ]{{1,3}}[子美江代恵香枝]|[ぁ-ゖ]{{0,5}})|[ぁ-ゖ]{{2,6}}"
-_READING = re.compile(rf"[(（]([{MASK}ぁ-ゖァ-ヺー・･＝= \u3000]+)[)）]")
-_AGE = (
-    r"[(（=＝](?:当時|いずれも|ともに)?[0-9０-９〇一二三四五六七八九十]{1,3}(?:歳|[かカヵヶ]月)?[^()（）]{0,8}[)）=＝]"
-)
-_NO_PARTICLE = "(?<![のはがをにとでもへやられるたていうくすつぐむぶしどだばず])"  # 逮捕された容疑者 is no name
-_RULE = re.compile(
-    rf"(?P<name>{_NAME})(?:{_READING.pattern})?"
-    rf"(?:(?P<sure>(?:{ROLES}|{TITLES})?{_AGE}|{HONORIFICS}|{_NO_PARTICLE}(?:{ROLES}|{SHORT}))|{_NO_PARTICLE}(?:{TITLES}))"
-)
-_NOBODY = re.compile(
-    "|[同両元前副新現各当本皆奥母父兄姉弟妹娘嫁孫妻夫男女客神王赤模異多仕摂華諸何]|息子|[長次三四][男女]|祖[父母]"
-    "|.*(?:男性|女性|男児|女児|少年|少女|生徒|児童|患者|業者|子供|乗客|無職|[員官])"
-)
-# The title is theirs, nobody's name.
-_OFFICE = re.compile(r".*(?:[会署課社校局庁省党隊団県科警]|警本|組合|産業|大学|銀行|役所)")
-_TITLE_END = re.compile(rf"(?:{ROLES}|{TITLES}|{HONORIFICS})+$")
 _SUFFIX = re.compile(rf"(?<=.)(?:{ROLES}|{HONORIFICS}|{SHORT}|\([^()]*\)|（[^（）]*）)+$")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 TEXT = r'"(?:[^"\\]|\\.)*"?'  # of JSON, which may be broken off
@@ -92,11 +65,6 @@ def name_properties(task: Task) -> set[str]:
     paths = [spec["path"] for spec in columns]
     paths += [entities[spec["entity"]]["path"] for spec in columns if "entity" in spec]
     return {name for path in paths for name in properties_of(path)}
-
-
-def properties_of(path: str) -> list[str]:
-    """Name the properties that a JMESPath takes values from, outermost first."""
-    return list(_fields(jmespath.compile(path).parsed))
 
 
 def _slot(slot: Slot, hide: Callable[[str], str]) -> Slot:
@@ -156,7 +124,7 @@ class _Names:
         masked, found = self._masked(text)
         found += [(start, start + len(name), self._number(name)) for start, name, _ in self._matches(masked)]
         for _, end, number in list(found):
-            if reading := _READING.match(text, end):
+            if reading := READING.match(text, end):
                 found.append((*reading.span(1), number))
         shown, position = "", 0
         for start, end, number in sorted(found):
@@ -212,20 +180,7 @@ class _Names:
         """Yield where the rule finds a name, the name, and whether nothing but a person is called so."""
         for value in self.trusted:
             text = _mask(text, spans.find(text, value))
-        for match in _RULE.finditer(text):
-            name, sure = _TITLE_END.sub("", match["name"]), bool(match["sure"])
-            name = name if sure else re.sub("[元前副]$", "", name)
-            if not _NOBODY.fullmatch(name) and (sure or not _OFFICE.fullmatch(name)):
-                yield match.start(), name, sure
-
-
-def _fields(node: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the properties that a JMESPath takes values from, without those that a filter looks at."""
-    if node["type"] == "field":
-        yield node["value"]
-    for child in node["children"][: 2 if node["type"] == "filter_projection" else None]:
-        if isinstance(child, dict):
-            yield from _fields(child)
+        return names_before_titles(text)
 
 
 def _mask(text: str, places: list[spans.Span]) -> str:
@@ -240,7 +195,7 @@ def _pieces(name: str) -> Iterator[str]:
     if len(parts) > 1:
         yield from parts
         name = "".join(parts)
-    elif re.fullmatch(rf"[{_CJK}ぁ-ゖ]+", name):
+    elif re.fullmatch(rf"[{CJK}ぁ-ゖ]+", name):
         yield from (
             piece
             for size in range(len(name) - 1, 1, -1)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,20 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import orjson
-
 from recipekit import windows
 from recipekit.errors import UserError
 from recipekit.runs import relative
-from recipekit.segments import encode_row, read_jsonl, take_apart
+from recipekit.segmentcheck import REDO, Problem, SegmentChecker
+from recipekit.segments import encode, encode_row, read_jsonl, take_apart
 from recipekit.task import Task
 
 BATCH = 1000  # rows tokenised at a time
 NAMED = 3  # offenders named of each kind
-REDO = "run: uv run tools/regenerate_segments.py {}"
-
-Problem = tuple[str, str]  # the kind, which is what to do about it, and what was found in this row
 
 
 @dataclass
@@ -54,7 +49,7 @@ def check_file(task: Task, path: Path, tokenizer: Any | None, sequence_len: int)
     """
     report = FileReport()
     offenders: dict[str, list[str]] = defaultdict(list)
-    rows_checker = RowChecker(task)
+    rows_checker = SegmentChecker(task)
     tokens_checker = TokenChecker(task, tokenizer, sequence_len) if tokenizer else None
     rows = read_jsonl(path)
     broken: list[str] = []
@@ -63,18 +58,21 @@ def check_file(task: Task, path: Path, tokenizer: Any | None, sequence_len: int)
         sound = []
         for line, row in batch:
             found = list(rows_checker.problems(row))
-            if not any(kind == rows_checker.shape for kind, _ in found):
+            if not any(problem.kind == "shape" for problem in found):
                 sound.append((line, row))
-            for kind, detail in found:
-                offenders[kind].append(f"{line}: {detail}")
+            _note(offenders, line, found)
         for line, length, found in tokens_checker.problems(sound) if tokens_checker else ():
             report.longest = max(report.longest, length)
-            for kind, detail in found:
-                offenders[kind].append(f"{line}: {detail}")
+            _note(offenders, line, found)
         if sound and tokenizer and not report.sample:
             report.sample = sample(tokenizer, sound[0][1])
     report.problems = broken + list(_lines(path, offenders))
     return report
+
+
+def _note(offenders: dict[str, list[str]], line: int, found: list[Problem]) -> None:
+    for _, path, what, remedy in found:
+        offenders[remedy].append(f"{line}: {path}: {what}" if path else f"{line}: {what}")
 
 
 def _take(rows: Iterator[tuple[int, dict[str, Any]]], broken: list[str]) -> list[tuple[int, dict[str, Any]]]:
@@ -89,84 +87,11 @@ def _take(rows: Iterator[tuple[int, dict[str, Any]]], broken: list[str]) -> list
 
 
 def _lines(path: Path, offenders: dict[str, list[str]]) -> Iterator[str]:
-    for kind, places in offenders.items():
+    for remedy, places in offenders.items():
         for place in places[:NAMED]:
-            yield f"{relative(path)}:{place}; {kind}"
+            yield f"{relative(path)}:{place}; {remedy}"
         if len(places) > NAMED:
-            yield f"{relative(path)}: {len(places) - NAMED:,} more rows like these; {kind}"
-
-
-class RowChecker:
-    """Checks what can be seen in a row without its tokens."""
-
-    def __init__(self, task: Task) -> None:
-        """Prepare the checks of a task; its output schema is compiled once."""
-        self.task = task
-        self.redo = REDO.format(task.name)
-        self.eos = task.spec["prompt"]["eos"]
-        self.shape = f"a row is {{'segments': [{{'label': bool, 'text': str}}, ...]}}; {self.redo}"
-        self.validator = jsonschema.Draft202012Validator(task.output_schema)
-        self.answers: dict[str, list[Problem]] = {}  # negatives share one answer, and validating is slow
-
-    def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
-        """Tell what is wrong with a row."""
-        wrong = misshapen(row)
-        if wrong:
-            yield self.shape, wrong
-            return
-        labels = [segment["label"] for segment in row["segments"]]
-        if labels != [False] * (len(labels) - 1) + [True]:
-            shown = ", ".join("trained" if label else "untrained" for label in labels)
-            yield f"only the last segment, the answer, is trained; {self.redo}", f"the mask is wrong, found {shown}"
-            return
-        yield from self._prompt(row)
-        answer = row["segments"][-1]["text"]
-        if answer not in self.answers:
-            self.answers[answer] = list(self._answer(answer))
-        yield from self.answers[answer]
-
-    def _prompt(self, row: dict[str, Any]) -> Iterator[Problem]:
-        body = take_apart(self.task, row)["body"]
-        expected = self.task.prompt(body)
-        found = [segment["text"] for segment in row["segments"][:-1]]
-        if found == expected:
-            return
-        if len(found) != len(expected):
-            detail = f"{len(found)} segments before the answer, but the prompt of today has {len(expected)}"
-        else:
-            number, old, new = next(
-                (i, old, new) for i, (old, new) in enumerate(zip(found, expected, strict=True), 1) if old != new
-            )
-            at = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
-            detail = f"segment {number} is not what the prompt of today renders: {old[at : at + 20]!r} "
-            detail += f"where it has {new[at : at + 20]!r}"
-        yield f"prompt and data differ; {self.redo}", detail
-
-    def _answer(self, text: str) -> Iterator[Problem]:
-        if not text.endswith(self.eos):
-            detail = f"the answer does not end in {self.eos}, but in {text[-10:]!r}"
-            yield f"a model that never learns to stop goes on and on; {self.redo}", detail
-        try:
-            label = orjson.loads(text.removesuffix(self.eos))
-        except orjson.JSONDecodeError as error:
-            yield f"answers are JSON, then eos; {self.redo}", f"the answer is not valid JSON: {error}"
-            return
-        for fault in self.validator.iter_errors(label):
-            place = ".".join(map(str, fault.absolute_path)) or "the answer"
-            yield f"mend the raw row's label, then {self.redo}", f"{place}: {fault.message}"
-
-
-def misshapen(row: dict[str, Any]) -> str:
-    """Tell what keeps a row from being one of segments; "" where nothing does."""
-    segments = row.get("segments")
-    if not isinstance(segments, list) or len(segments) < 2:
-        return "expected a list 'segments' of at least a prompt and an answer"
-    for i, segment in enumerate(segments, 1):
-        if not isinstance(segment, dict) or not isinstance(segment.get("label"), bool):
-            return f"segment {i} has no 'label' of true or false"
-        if not isinstance(segment.get("text"), str) or not segment["text"]:
-            return f"segment {i} has no 'text'"
-    return ""
+            yield f"{relative(path)}: {len(places) - NAMED:,} more rows like these; {remedy}"
 
 
 class TokenChecker:
@@ -180,6 +105,10 @@ class TokenChecker:
         self.tokenizer = tokenizer
         self.sequence_len = sequence_len
         self.known: dict[str, list[int]] = {}
+        added = tokenizer.added_tokens_decoder
+        self.special = {token for token in added if added[token].special} - {tokenizer.unk_token_id}
+        # Those that the prompt's own texts have; the answer has its eos.
+        self.own = [self._specials(encode(tokenizer, [text])) for text in task.render("")]
 
     def problems(self, rows: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, int, list[Problem]]]:
         """Yield line, length in tokens and problems of each row of a batch."""
@@ -190,23 +119,37 @@ class TokenChecker:
             ids = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
             self.known |= dict(zip(new, ids, strict=True))
         for line, row in rows:
-            found = [*self._row(row["segments"]), *self._prediction(row)]
+            found = [*self._row(row["segments"]), *self._quoted(row["segments"]), *self._prediction(row)]
             yield line, sum(len(self.known[s["text"]]) for s in row["segments"]), found
 
     def _row(self, segments: list[dict[str, Any]]) -> Iterator[Problem]:
         ids = [self.known[segment["text"]] for segment in segments]
         length = sum(map(len, ids))
         if length > self.sequence_len:
-            remedy = "shorten or remove the article, or raise sequence_len"
-            yield remedy, f"{length:,} tokens, over sequence_len {self.sequence_len:,}"
+            yield too_long(length, self.sequence_len)
         if not any(tokens for tokens, segment in zip(ids, segments, strict=True) if segment["label"]):
-            yield "such a row teaches nothing, its loss is NaN; remove it or mend its mask", "no token is trained"
+            remedy = "such a row teaches nothing, its loss is NaN; remove it or mend its mask"
+            yield Problem("untrained", "", "no token is trained", remedy)
         # Where the text itself lacks its bos or eos, the row's own check has said so.
         if segments[-1]["text"].endswith(self.prompt["eos"]) and ids[-1][-1:] != [self.tokenizer.eos_token_id]:
             yield self._special("eos", ids[-1][-1:], "last")
         bos = self.prompt["bos"]
         if bos and segments[0]["text"].startswith(bos) and ids[0][:1] != [self.tokenizer.bos_token_id]:
             yield self._special("bos", ids[0][:1], "first")
+
+    def _specials(self, ids: list[int]) -> list[int]:
+        return [] if self.special.isdisjoint(ids) else [token for token in ids if token in self.special]
+
+    def _quoted(self, segments: list[dict[str, Any]]) -> Iterator[Problem]:
+        """Find special tokens that an article or an answer quotes, and that the model would take for real ones."""
+        eos = self.tokenizer.eos_token_id
+        for i, segment in enumerate(segments):
+            own = [eos] if i == len(segments) - 1 else self.own[i] if i < len(self.own) else []
+            found = self._specials(self.known[segment["text"]])
+            if extra := list((Counter(found) - Counter(own)).elements()):
+                name = self.tokenizer.convert_ids_to_tokens(extra[:1])[0]
+                remedy = f"name it under prompt.special_tokens in task.yml, then {self.redo}"
+                yield Problem("special", f"segments[{i}].text", f"the text {name!r} becomes a special token", remedy)
 
     def _prediction(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Compare the row's prompt, token by token, with the one that prediction makes of its article."""
@@ -220,13 +163,20 @@ class TokenChecker:
             at = len(os.path.commonprefix([predicted, trained]))
             own, other = (self.tokenizer.convert_ids_to_tokens(ids[at : at + 3]) for ids in (trained, predicted))
             detail = f"token {at + 1} of the prompt: trained on {own}, where prediction gives {other}"
-            yield "what is trained on and what is predicted from differ; mend recipekit/windows.py", detail
+            remedy = "what is trained on and what is predicted from differ; mend recipekit/windows.py"
+            yield Problem("prompt", "", detail, remedy)
 
     def _special(self, name: str, token: list[int], place: str) -> Problem:
         found = self.tokenizer.convert_ids_to_tokens(token)
         own = getattr(self.tokenizer, f"{name}_token")
         detail = f"the {place} token is {found}, not {own!r}, the tokenizer's {name}"
-        return f"write the tokenizer's {name} as prompt.{name} in task.yml", detail
+        return Problem("special", "", detail, f"write the tokenizer's {name} as prompt.{name} in task.yml")
+
+
+def too_long(length: int, sequence_len: int) -> Problem:
+    """Say that a row has more tokens than training takes."""
+    found = f"{length:,} tokens, over sequence_len {sequence_len:,}"
+    return Problem("long", "", found, "shorten or remove the article, or raise sequence_len")
 
 
 def sample(tokenizer: Any, row: dict[str, Any]) -> list[tuple[str, bool]]:

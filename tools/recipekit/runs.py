@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,12 +33,19 @@ def digest(value: Any) -> str:
         for file in sorted(p for p in value.rglob("*") if p.is_file()):
             sha.update(f"{file.relative_to(value)}\0{digest(file)}\n".encode())
     else:
-        with value.open("rb") as stream:
-            if value.stat().st_size <= LARGE:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-            sha.update(f"{value.stat().st_size} {value.stat().st_mtime_ns}".encode() + stream.read(2**20))
-            stream.seek(-(2**20), os.SEEK_END)
-            sha.update(stream.read())
+        found = value.stat()
+        return _file_digest(value, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return sha.hexdigest()
+
+
+@lru_cache(1024)
+def _file_digest(path: Path, device: int, inode: int, size: int, changed: int) -> str:
+    with path.open("rb") as stream:
+        if size <= LARGE:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        sha = hashlib.sha256(f"{size} {changed}".encode() + stream.read(2**20))
+        stream.seek(-(2**20), os.SEEK_END)
+        sha.update(stream.read())
     return sha.hexdigest()
 
 
@@ -117,8 +125,9 @@ class Step:
         """Where the record of the last finished run of this step lies."""
         return self.output_dir / "state" / f"{self.name}.json"
 
+    @cached_property
     def input_digests(self) -> dict[str, str]:
-        """Digest every input."""
+        """Every input's digest, as it was when the step was first looked at: what changes meanwhile is not recorded."""
         return {key: digest(value) for key, value in self.inputs.items()}
 
     def done(self) -> bool:
@@ -126,7 +135,7 @@ class Step:
         record = read_record(self.record_path)
         return (
             bool(record)
-            and record.get("inputs") == self.input_digests()
+            and record.get("inputs") == self.input_digests
             and all(path.exists() for path in self.products)
             and record.get("products") == {relative(path): digest(path) for path in self.products}
         )
@@ -137,7 +146,7 @@ class Step:
             "step": self.name,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.time() - self.started, 1),
-            "inputs": self.input_digests(),
+            "inputs": self.input_digests,
             "products": {relative(path): digest(path) for path in self.products},
             **facts,
         }

@@ -11,10 +11,30 @@ from recipekit.runs import relative
 from recipekit.task import Task
 
 
-def build(task: Task, body: str, label: dict[str, Any]) -> dict[str, Any]:
+def build(task: Task, body: str, label: Any) -> dict[str, Any]:
     """Make one training row: the prompt's segments untrained, then the answer, trained and ending in eos."""
     untrained = [{"label": False, "text": text} for text in task.prompt(body)]
     return {"segments": [*untrained, {"label": True, "text": task.answer(label)}]}
+
+
+class Writer:
+    """Writes training rows as JSON; what all rows share is made JSON once."""
+
+    def __init__(self, task: Task) -> None:
+        """Find the segments that are the same whatever the article."""
+        self.task = task
+        self.constant = {
+            i: orjson.Fragment(orjson.dumps({"label": False, "text": text}))
+            for i, text in task.constant_segments.items()
+        }
+
+    def line(self, text: str, label: Any) -> bytes:
+        """Write the row of an article that is clean already, with its line end."""
+        parts: list[Any] = [
+            self.constant.get(i, {"label": False, "text": part}) for i, part in enumerate(self.task.render(text))
+        ]
+        parts.append({"label": True, "text": self.task.answer(label)})
+        return orjson.dumps({"segments": parts}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def encode(tokenizer: Any, texts: list[str]) -> list[int]:
@@ -92,8 +112,8 @@ def take_apart(task: Task, row: dict[str, Any]) -> dict[str, Any]:
     before, _, after = task.prompt("\0")[-1].partition("\0")
     body = untrained[-1].removeprefix(before).removesuffix(after) if untrained else None
     try:
-        label = orjson.loads(answer)
-    except orjson.JSONDecodeError:
+        label = task.read_answer(answer)
+    except ValueError:
         label = None
     return {"id": row.get("id"), "body": body, "label": label}
 

@@ -54,7 +54,7 @@ class ServerPredictor(Predictor):
         context = min(decoding.context_length(config), longest or config.max_position_embeddings)
         super().__init__(task, models.load_tokenizer(model), context, constrain)
         self.grammar = None
-        if constrain:
+        if self.constrain:
             self.grammar = decoding.Grammar(self.tokenizer, task.output_schema, config.vocab_size, self.eos)
         self.prompt_as = prompt_as
         self.concurrency = concurrency

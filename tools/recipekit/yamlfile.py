@@ -10,6 +10,22 @@ from recipekit.errors import UserError
 Lines = dict[tuple[str | int, ...], int]
 
 
+class Declared(dict[str, Any]):
+    """A part of task.yml, in which to miss a key is the user's error.
+
+    A task may be declared before it can be trained: its data sources alone, for example.
+    """
+
+    def __init__(self, content: dict[str, Any], task: str, place: str = "") -> None:
+        super().__init__(content)
+        self._task, self._place = task, place
+
+    def __missing__(self, key: str) -> Any:
+        missing = self._place + key
+        advice = f"add '{missing}' to recipes/{self._task}/task.yml, as recipes/hawks/task.yml has it"
+        raise UserError(f"{self._task} has no {missing} yet: {advice}, or run another task")
+
+
 def load(path: Path) -> tuple[dict[str, Any], Lines]:
     """Read a YAML mapping.
 

@@ -1,0 +1,158 @@
+"""Raw rows of other shapes -> {"id", "body", "label"}, as data.rows of task.yml says."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jinja2
+import orjson
+
+from recipekit.errors import UserError
+from recipekit.task import Task
+
+Row = dict[str, Any]
+ALPACA = {"body": "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}", "label": "output"}
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SPEAKERS = {"user": "ユーザー", "assistant": "アシスタント"}
+TRUTHS = {"true": True, "1": True, "はい": True, "false": False, "0": False, "いいえ": False}
+
+
+class Converter:
+    """Makes {"id", "body", "label"} of a raw row; what else the row has stays.
+
+    Args:
+        task: Its output schema says of what type values are, gold.separator what stands between several in one.
+        spec: data.rows of task.yml, or `rows` of a data set.
+    """
+
+    def __init__(self, task: Task, spec: Mapping[str, Any]) -> None:
+        self.task = task
+        self.schema = task.output_schema
+        self.separator = task.spec["gold"]["separator"]
+        self.as_is = not spec
+        self.messages = spec.get("format") == "messages"
+        given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
+        self.id = given.get("id", "id")
+        self.label = given.get("label", "label")
+        self.body = _body(given.get("body", "body"), "body" in given)
+
+    def __call__(self, row: Row) -> Row:
+        """Convert a row.
+
+        Raises:
+            UserError: The row lacks a key that task.yml names, or its messages are no conversation.
+        """
+        if self.as_is:
+            return {"id": None, "body": None, "label": None} | row
+        if self.messages:
+            row = _exchange(row)
+        name = row.get(self.id)
+        body, label = self.body(row), self._label(self.label, row, self.schema)
+        return {**row, "id": None if name in (None, "") else str(name), "body": body, "label": label}
+
+    def names(self) -> list[str]:
+        """Name the keys that the label is made of."""
+        return list(_leaves(self.label))
+
+    def _label(self, spec: Any, row: Row, schema: Mapping[str, Any]) -> Any:
+        if isinstance(spec, Mapping):
+            parts = schema.get("properties", {})
+            return {key: self._label(inner, row, parts.get(key, {})) for key, inner in spec.items()}
+        if spec not in row:
+            raise UserError(f"key '{spec}': not there, and task.yml makes the label of it; add it or remove the row")
+        return typed(row[spec], schema, self.separator)
+
+
+def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
+    """Give a text the type that a schema asks for; what is none of it stays text, for the schema to refuse.
+
+    A list is split at the separator, objects are read as JSON; an empty text is null where null is allowed.
+    """
+    kinds = schema.get("type", "object" if "properties" in schema else "string")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if value is None and "null" not in kinds and "string" in kinds:
+        return ""
+    if not isinstance(value, str) or "string" in kinds:
+        return value
+    text = unicodedata.normalize("NFKC", value).strip()
+    if not text and "null" in kinds:
+        return None
+    if "array" in kinds and not text.startswith("["):
+        parts = [part.strip() for part in value.split(separator)]
+        return [typed(part, schema.get("items", {}), separator) for part in parts if part]
+    if "boolean" in kinds:
+        return TRUTHS.get(text.lower(), value)
+    try:
+        if {"integer", "number"} & set(kinds):
+            digits = text.replace(",", "")
+            return int(digits) if re.fullmatch(r"[+-]?\d+", digits) else orjson.loads(digits)
+        return orjson.loads(value)
+    except ValueError:
+        return value
+
+
+def ordered(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Put an answer's keys into the order of the schema's properties, in which constrained decoding writes them.
+
+    A model that learned another order would be held to one that it never saw.
+    """
+    if isinstance(value, list) and (items := schema.get("items")):
+        return [ordered(item, items) for item in value] if value else value
+    parts = schema.get("properties")
+    if not isinstance(value, dict) or not parts:
+        return value
+    known = {key: ordered(value[key], inner) for key, inner in parts.items() if key in value}
+    return known if len(known) == len(value) else known | {key: value[key] for key in value if key not in known}
+
+
+def _body(spec: str, given: bool) -> Callable[[Row], Any]:
+    """Read the body off a key, or render it where the spec is a template."""
+    if "{{" not in spec and "{%" not in spec:
+
+        def lookup(row: Row) -> Any:
+            if given and spec not in row:
+                raise UserError(f"key '{spec}': not there, and task.yml takes the body from it; add it")
+            return row.get(spec)
+
+        return lookup
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(spec)
+
+    def render(row: Row) -> str:
+        try:
+            return template.render(row)
+        except jinja2.UndefinedError as error:
+            raise UserError(f"data.rows.body in task.yml: {error}; the keys here are {', '.join(row)}") from None
+
+    return render
+
+
+def _leaves(spec: Any) -> Iterator[str]:
+    if isinstance(spec, Mapping):
+        for inner in spec.values():
+            yield from _leaves(inner)
+    else:
+        yield spec
+
+
+def _exchange(row: Row) -> Row:
+    """Make body and label of a conversation: its last reply is learned, all before it is read.
+
+    A single question is the body as it stands; a longer conversation is told by speakers, a system message comes first.
+    """
+    turns = row.get("messages", row.get("conversations"))
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise UserError("key 'messages' (or 'conversations'): expected a list of turns; mend or remove the row")
+    said: list[tuple[str, str]] = []
+    for number, turn in enumerate(turns):
+        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if role not in ROLES or not isinstance(text, str):
+            expected = f"role (or from) of {', '.join(ROLES)} and content (or value), a text"
+            raise UserError(f"messages[{number}]: expected {expected}, found {str(turn)[:60]}; mend or remove the row")
+        said.append((ROLES[role], text))
+    if said[-1][0] != "assistant" or len(said) < 2:
+        raise UserError(f"messages[{len(said) - 1}]: expected a reply by the assistant to something at the end")
+    system = [text for role, text in said if role == "system"]
+    before = [(role, text) for role, text in said[:-1] if role != "system"]
+    told = [text if len(before) == 1 else f"{SPEAKERS[role]}: {text}" for role, text in before]
+    return {**row, "body": "\n".join([*system, *told]), "label": said[-1][1]}

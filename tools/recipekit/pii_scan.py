@@ -1,0 +1,211 @@
+"""Rows of files, and what is to be hidden in them: the first pass of masking."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import orjson
+
+from recipekit import standins
+from recipekit.errors import UserError
+from recipekit.pii import KINDS
+from recipekit.pii_forms import Forms, Known, Mark
+from recipekit.pii_key import sha
+from recipekit.pii_rows import Piece, columns, pieces, read_rows
+from recipekit.raw import workers
+from recipekit.runs import relative
+from recipekit.spans import fold
+
+DIGEST = 16  # hexadecimal digits of a row's digest
+CHUNK = 200  # rows that a process takes at a time
+WORTH_PROCESSES = 500_000  # bytes
+SHOWN = 5  # places of a kind
+
+Advance = Callable[..., Any]
+
+
+class Row(NamedTuple):
+    """A row and what is to be known to read it."""
+
+    place: str
+    text: str
+    suffix: str
+    header: list[str] | None
+    masked: bool = False
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Its texts; none where it is masked already."""
+        return [] if self.masked else pieces(self.text, self.suffix, self.header)
+
+
+@dataclass
+class Found:
+    """What the first pass found.
+
+    Attributes:
+        counts: Kind -> places.
+        places: Kind -> the first few, file:line and what stands there.
+        texts: Kind and text, in the order in which they were met -> how often.
+        splits: Name in one, folded -> characters of its family name.
+        seen: What looks like a stand-in already.
+        rows: Rows read.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    texts: dict[tuple[str, str], None] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    rows: int = 0
+
+
+_forms: Forms
+_known: Known | None
+
+
+def _begin(known: Known | None, ginza: bool) -> None:
+    """Load the dictionary in a process."""
+    global _forms, _known
+    _forms, _known = Forms(ginza), known
+
+
+def _scan(chunk: list[Row]) -> tuple[list[list[list[Mark]]], dict[str, int], set[str]]:
+    """Mark the rows of a chunk; also returns splits of names and what looks like a stand-in."""
+    marked, splits, seen = [], dict[str, int](), set[str]()
+    for row in chunk:
+        texts = [piece.text for piece in row.pieces]
+        marks = _forms.marks(texts, _known_values(row) if _known else ())
+        marked.append(marks)
+        for text, places in zip(texts, marks, strict=True):
+            seen |= {match[0] for match in standins.STANDIN.finditer(text)}
+            names = {fold(text[start:end]): text[start:end] for start, end, kind in places if kind == "person"}
+            splits |= {name: _forms.split(name) for name in names if name not in splits}
+    return marked, splits, seen
+
+
+def _known_values(row: Row) -> list[tuple[str, str]]:
+    assert _known
+    if row.suffix == ".jsonl":
+        return list(_known.values(orjson.loads(row.text.removeprefix("\ufeff"))))
+    if row.suffix == ".csv" and row.header is not None:
+        return list(_known.values(dict(zip(row.header, columns(row.text.rstrip("\r\n")), strict=False))))
+    return []
+
+
+def read(paths: Sequence[Path]) -> Iterator[Row]:
+    """Read the rows of files.
+
+    Raises:
+        UserError: A file cannot be read, or lines of it are no JSON; all such lines at once, at the file's end.
+    """
+    for path in paths:
+        suffix, header = path.suffix.lower(), None
+        problems = []
+        for line, text in read_rows(path):
+            place = f"{relative(path)}:{line}"
+            if suffix == ".jsonl" and (problem := _not_json(text, line)):
+                problems.append(f"{place}: {problem}; mend or remove the line")
+                continue
+            yield Row(place, text, suffix, header)
+            if suffix == ".csv" and header is None:
+                header = columns(text.rstrip("\r\n"))
+        if problems:
+            raise UserError(problems)
+
+
+def _not_json(text: str, line: int) -> str | None:
+    if not text.strip():
+        return "the line is empty"
+    try:
+        row = orjson.loads(text.removeprefix("\ufeff") if line == 1 else text)
+    except orjson.JSONDecodeError as error:
+        return f"not valid JSON: {error}"
+    return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
+
+
+def scan(
+    paths: Sequence[Path],
+    known: Known | None,
+    ginza: bool,
+    spill: IO[bytes] | None,
+    advance: Advance,
+    masked: Container[str] = (),
+) -> Found:
+    """Find what is to be hidden in files.
+
+    Args:
+        paths: .jsonl, .csv and .txt files.
+        known: Where names and addresses stand in labels.
+        ginza: Whether GiNZA looks for names too.
+        spill: Gets the marks of every row, a line each; None drops them.
+        advance: Told of rows done.
+        masked: Digests of rows that are masked already.
+    """
+    found = Found()
+    rows = (row._replace(masked=bool(masked) and sha(row.text)[:DIGEST] in masked) for row in read(paths))
+    with _processes(sum(path.stat().st_size for path in paths if path.exists()), known, ginza) as mapped:
+        for chunk, (marked, splits, seen) in mapped(_scan, _chunks(rows)):
+            found.splits |= splits
+            found.seen |= seen
+            for row, marks in zip(chunk, marked, strict=True):
+                _note(found, row, marks)
+                if spill:
+                    spill.write(orjson.dumps([[tuple(mark) for mark in places] for places in marks]) + b"\n")
+            advance(len(chunk))
+    return found
+
+
+def _note(found: Found, row: Row, marks: list[list[Mark]]) -> None:
+    found.rows += 1
+    if not any(marks):
+        return
+    for piece, places in zip(row.pieces, marks, strict=True):
+        for start, end, kind in places:
+            found.counts[kind] += 1
+            found.texts[kind, piece.text[start:end]] = None
+            first = found.places.setdefault(kind, [])
+            if len(first) < SHOWN:
+                name, _, line = row.place.rpartition(":")
+                line_here = int(line) + (piece.text.count("\n", 0, start) if row.suffix == ".txt" else 0)
+                first.append((f"{name}:{line_here}", piece.text[start:end]))
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk
+
+
+@contextmanager
+def _processes(size: int, known: Known | None, ginza: bool) -> Iterator[Callable[..., Iterator[tuple[list[Row], Any]]]]:
+    """Yield a map over chunks, each with its result: here for little, in a process a core for much."""
+    if size < WORTH_PROCESSES:
+        _begin(known, ginza)
+        yield lambda function, chunks: ((chunk, function(chunk)) for chunk in chunks)
+        return
+    processes = workers()
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(known, ginza)) as pool:
+
+        def mapped(
+            function: Callable[[list[Row]], Any], chunks: Iterator[list[Row]]
+        ) -> Iterator[tuple[list[Row], Any]]:
+            waiting: deque[tuple[list[Row], Future[Any]]] = deque()
+            for chunk in chunks:
+                waiting.append((chunk, pool.submit(function, chunk)))
+                if len(waiting) > 2 * processes:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            yield from ((chunk, result.result()) for chunk, result in waiting)
+
+        yield mapped
+
+
+def kinds_found(found: Found) -> list[tuple[str, int, int]]:
+    """Return kind, places and different texts of what was found."""
+    different = Counter(kind for kind, _ in found.texts)
+    return [(kind, found.counts[kind], different[kind]) for kind in KINDS if found.counts[kind]]

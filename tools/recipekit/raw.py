@@ -1,0 +1,250 @@
+"""Raw data as it was downloaded or written by hand: JSONL, JSON or CSV, whole or a part of a file that is split."""
+
+import csv
+import hashlib
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from recipekit.errors import UserError
+from recipekit.formats import Converter, Row
+from recipekit.runs import relative
+from recipekit.segments import take_apart
+from recipekit.task import Task
+
+CHUNK = 2**20  # bytes of a file that are worked on at a time; larger ones cost page faults
+BATCH = 2000  # rows, of files that cannot be cut at line ends
+LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
+TEST = "test"  # the part of a split that becomes the test set
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file and what becomes of its rows.
+
+    Attributes:
+        path: Where it lies.
+        shares: Part (a data set of task.yml, or "test") -> its share of the rows; one part gets all.
+        spec: How its rows are read (data.rows).
+        by: Key whose value keeps rows together in one part; where it is empty, or None, the body does.
+        seed: Of the split.
+    """
+
+    path: Path
+    shares: dict[str, float]
+    spec: dict[str, Any]
+    by: str | None = None
+    seed: int = 0
+
+    def part(self, row: Row) -> str:
+        """Name the part that a row belongs to: drawn by the digest of what keeps rows together, so for good."""
+        if len(self.shares) == 1:
+            return next(iter(self.shares))
+        together = row.get(self.by) if self.by else None
+        together = row["body"] if together in (None, "") else together
+        place = key(f"{self.seed}\0{together}") / 2**64 * sum(self.shares.values())
+        for name, share in self.shares.items():
+            place -= share
+            if place < 0:
+                return name
+        return name
+
+
+def key(text: str) -> int:
+    """Digest a text to 64 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+
+
+def find(task: Task, source: Path, name: str) -> Path:
+    """Find a raw file by data set or file name, anywhere below the source folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    wanted = [name] if Path(name).suffix else [f"{name}.jsonl", f"{name}_segments.jsonl", f"{name}.csv", f"{name}.json"]
+    for candidate in wanted:
+        found = sorted(source.rglob(candidate))
+        if found:
+            return found[0]
+    raise UserError(
+        f"{relative(source)}: no file {' or '.join(wanted)}, which task.yml names; "
+        f"run uv run tools/download.py {task.name}, put the file there, or mend task.yml"
+    )
+
+
+def files(task: Task, source: Path) -> tuple[list[RawFile], list[str]]:
+    """Find every raw file that training rows are made of; the second list says which are missing."""
+    data = task.spec["data"]
+    split = data.get("split")
+    wanted: list[tuple[str, dict[str, float], dict[str, Any], str | None, int]] = []
+    if split:
+        wanted.append((split["file"], dict(split["shares"]), {}, split.get("by"), split["seed"]))
+    for name, own in data["train"].items():
+        if "base" not in own and not (split and name in split["shares"]):
+            wanted.append((own.get("file", name), {name: 1.0}, own.get("rows", {}), None, 0))
+    found, problems = [], []
+    for file, shares, rows, by, seed in wanted:
+        try:
+            path = find(task, source, file)
+        except UserError as error:
+            problems += error.problems
+        else:
+            found.append(RawFile(path, shares, {**data.get("rows", {}), **rows}, by, seed))
+    return found, problems
+
+
+def read(task: Task, source: Path, name: str) -> Iterator[tuple[int, Row]]:
+    """Read the rows of one data set of task.yml; rows that are wrong are left out, for validate.py names them.
+
+    Yields:
+        1-based line of the raw file, and the row: "id", "body", "label" and whatever else it has.
+
+    Raises:
+        UserError: The file is missing or is no such file.
+    """
+    found, problems = files(task, source)
+    file = next((file for file in found if name in file.shares), None)
+    if file is None:
+        raise UserError(problems or f"data.train in task.yml: {name} is made of other data sets, or is not there")
+    converter = Converter(task, file.spec)
+    line = 1
+    for chunk in chunks(file.path):
+        for at, row in chunk.rows(line):
+            if isinstance(row, dict):
+                try:
+                    row = convert(task, converter, row)
+                except UserError:
+                    continue
+                if file.part(row) == name:
+                    yield at, row
+        line += chunk.lines
+
+
+def convert(task: Task, converter: Converter, row: Row) -> Row:
+    """Make {"id", "body", "label"} of a raw row, or of one in segments format."""
+    return take_apart(task, row) if "segments" in row else converter(row)
+
+
+@dataclass
+class Chunk:
+    """A part of a file, read by whoever works on it.
+
+    Attributes:
+        path: The file.
+        start: First byte, of a JSONL file.
+        size: Bytes.
+        given: Rows with their lines, of a file that cannot be cut at line ends.
+        lines: Lines in it, once its rows were read.
+    """
+
+    path: Path
+    start: int = 0
+    size: int = 0
+    given: list[tuple[int, Row | str]] | None = None
+    lines: int = 0
+
+    def rows(self, first: int) -> Iterator[tuple[int, Row | str]]:
+        """Yield line and row, or what is wrong with the line; `first` is the chunk's first line."""
+        if self.given is not None:
+            yield from self.given
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self.start)
+            content = stream.read(self.size)
+        lines = content.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        self.lines = len(lines)
+        for number, text in enumerate(lines, first):
+            if self.start == 0 and number == first:
+                text = text.removeprefix(b"\xef\xbb\xbf")
+            try:
+                row = orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                yield number, f"not valid JSON: {error}; mend or remove the line"
+                continue
+            yield number, row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """Cut a file into chunks, in order.
+
+    Raises:
+        UserError: It is missing or empty, cannot be read, or is no CSV or JSON file that its name says it is.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{relative(path)}: the file is empty; expected rows")
+        if path.suffix.lower() in (".csv", ".json"):
+            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path))
+            return
+        with path.open("rb") as stream:
+            start, end = 0, path.stat().st_size
+            while start < end:
+                stream.seek(min(start + CHUNK, end))
+                stream.readline()
+                size = stream.tell() - start
+                yield Chunk(path, start, size)
+                start += size
+    except OSError as error:
+        raise UserError(f"{relative(path)}: {error.strerror}; expected a file that can be read") from None
+
+
+def _batches(path: Path, rows: Iterator[tuple[int, Row | str]]) -> Iterator[Chunk]:
+    batch: list[tuple[int, Row | str]] = []
+    for item in rows:
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield Chunk(path, given=batch)
+            batch = []
+    if batch:
+        yield Chunk(path, given=batch)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
+    csv.field_size_limit(LONGEST)
+    line = 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            header = [name.strip() for name in reader.fieldnames or []]
+            if len(set(header)) < len(header):
+                raise UserError(f"{relative(path)}:1: two columns of one name; rename one of them")
+            reader.fieldnames = header
+            line = reader.line_num + 1
+            for row in reader:
+                more = "more cells than columns; put text that has commas or quotes in it into quotes"
+                yield line, more if None in row else {name: value or "" for name, value in row.items()}
+                line = reader.line_num + 1
+    except UnicodeDecodeError:
+        raise UserError(f"{relative(path)}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)") from None
+    except csv.Error as error:
+        raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of this row") from None
+
+
+def _json(path: Path) -> Iterator[tuple[int, Row | str]]:
+    try:
+        rows = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{relative(path)}: not valid JSON: {error}; mend it, or name it .jsonl") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{relative(path)}: expected a JSON list of rows, found {type(rows).__name__}")
+    for number, row in enumerate(rows, 1):
+        yield number, row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
+
+
+def repeated(keys: array) -> set[int]:
+    """Return the keys (64 bits each) that occur more than once."""
+    ordered = np.sort(np.frombuffer(keys, dtype=np.uint64))
+    return set(ordered[1:][np.diff(ordered) == 0].tolist())
+
+
+def workers() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,116 @@
+"""What is wrong with a task.yml, each with its line and key."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jmespath
+import jsonschema_rs
+
+from recipekit import yamlfile
+
+
+def schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
+    """Compare a task.yml with recipes/task.schema.json.
+
+    Args:
+        shown: The file's name in messages.
+        spec: Its content.
+        lines: Where each key stands.
+        schema: The JSON Schema.
+    """
+    if jsonschema_rs.is_valid(schema, spec):
+        return []
+    import jsonschema  # has words for what is wrong, and takes its time
+
+    problems = []
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(spec):
+        key = tuple(error.absolute_path)
+        unknown = error.validator == "additionalProperties" and isinstance(error.instance, dict)
+        names = [k for k in error.instance if k not in error.schema.get("properties", {})] if unknown else [None]
+        for extra in names:
+            place = (*key, extra) if extra else key
+            allowed = (
+                f"unknown key; the keys here are {', '.join(error.schema['properties'])}" if extra else error.message
+            )
+            problems.append(f"{shown}:{lines.get(place, 1)}: {'.'.join(map(str, place)) or 'top level'}: {allowed}")
+    return problems
+
+
+def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, folder: Path) -> list[str]:
+    """Look for what no schema can tell: names that lead nowhere, patterns and paths that cannot be read."""
+
+    def at(*key: str | int) -> str:
+        return f"{shown}:{lines.get(key, 1)}: {'.'.join(map(str, key))}"
+
+    problems = []
+    if spec["name"] != folder.name:
+        problems.append(f"{at('name')}: found '{spec['name']}', expected the folder's name '{folder.name}'")
+    prompt, train = spec.get("prompt", {}), spec["data"].get("train", {})
+    for i, name in enumerate(prompt.get("segments", [])):
+        problems += _prompt_problems(at("prompt", "segments", i), folder / name, name)
+    for i, pattern in enumerate(prompt.get("strip", [])):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f"{at('prompt', 'strip', i)}: not a regular expression: {error}")
+    for i, phase in enumerate(spec.get("phases", [])):
+        if not (folder / f"{phase}.yml").exists():
+            problems.append(
+                f"{at('phases', i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
+            )
+    for name, mix in train.items():
+        for role in ("base", "replay"):
+            if mix.get(role, name) not in train:
+                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
+    for name in spec["data"].get("split", {}).get("shares", {}):
+        if name != "test" and "base" in train.get(name, {"base": ""}):
+            expected = "expected test, or a data set under data.train that is not mixed of others"
+            problems.append(f"{at('data', 'split', 'shares', name)}: {expected}")
+    schema = spec.get("output_schema", {})
+    if not jsonschema_rs.meta.is_valid(schema):
+        import jsonschema
+
+        judge = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA)
+        fault = next(judge.iter_errors(schema))
+        problems.append(f"{at('output_schema', *fault.absolute_path)}: not a JSON Schema: {fault.message}")
+    return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
+
+
+def _gold_problems(at: Callable[..., str], gold: dict[str, Any]) -> list[str]:
+    columns, entities = gold["columns"], gold.get("entities", {})
+    problems = []
+    for group, specs in (("columns", columns), ("entities", entities)):
+        for name, spec in specs.items():
+            try:
+                jmespath.compile(spec["path"])
+            except jmespath.exceptions.JMESPathError as error:
+                problems.append(f"{at('gold', group, name, 'path')}: not a JMESPath: {str(error).splitlines()[0]}")
+    for name, column in columns.items():
+        if column.get("entity", next(iter(entities), None)) not in (None, *entities):
+            problems.append(f"{at('gold', 'columns', name, 'entity')}: '{column['entity']}' is not in gold.entities")
+    for name, entity in entities.items():
+        if columns.get(entity["key"], {}).get("entity") != name:
+            problems.append(f"{at('gold', 'entities', name, 'key')}: '{entity['key']}' is no column of entity {name}")
+    for name, group in gold.get("slices", {}).items():
+        if group.get("column", next(iter(columns))) not in columns:
+            problems.append(f"{at('gold', 'slices', name, 'column')}: '{group['column']}' is not in gold.columns")
+    if gold.get("one_row_per", "article") not in ("article", *entities):
+        problems.append(f"{at('gold', 'one_row_per')}: found '{gold['one_row_per']}', expected article or an entity")
+    return problems
+
+
+def _prompt_problems(place: str, path: Path, name: str) -> list[str]:
+    try:
+        jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8")).render(
+            body=""
+        )
+    except FileNotFoundError:
+        return [f"{place}: the prompt file {name} does not exist; write it, or mend the name"]
+    except UnicodeDecodeError:
+        return [f"{place}: {name} is not UTF-8; save it as UTF-8"]
+    except jinja2.TemplateError as error:
+        return [f"{place}: {name}: {error}; the one variable is body"]
+    return []
