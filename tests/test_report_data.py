@@ -60,9 +60,13 @@ def test_numbers_are_those_counted_by_hand(task):
 
 
 def test_rows_over_the_limit_and_broken_ones(task):
-    write(task, "mix", [row(task, "海" * 600, "海"), row(task, "山。", "山")])
+    bare = len(segments.encode_row(Characters(), row(task, "", "海"))[0])
+    rows = [row(task, "海" * (512 - bare + more), "海") for more in (0, 1)]
+    lengths = [len(segments.encode_row(Characters(), r)[0]) for r in rows]
+    write(task, "mix", [*rows, *(row(task, "山" * n, "山") for n in range(1, 10))])
     found, _ = report(task)
-    assert found["datasets"]["mix"]["over"] == 1
+    assert lengths == [512, 513] and found["datasets"]["mix"]["over"] == 1
+    assert found["datasets"]["mix"]["characters"]["p50"] == 6
     assert {"kind": "over", "dataset": "mix", "number": 1, "limit": 512}.items() <= found["warnings"][0].items()
     task.segments_path("mix").write_text('{"segments": []}\n{"segments": 3}\n', encoding="utf-8")
     (task.root / "data/test/gold.csv").unlink()
