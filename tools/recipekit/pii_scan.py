@@ -16,7 +16,7 @@ from recipekit.errors import UserError
 from recipekit.pii import KINDS
 from recipekit.pii_forms import Forms, Known, Mark
 from recipekit.pii_key import sha
-from recipekit.pii_rows import Piece, columns, pieces, read_rows
+from recipekit.pii_rows import Piece, columns, csv_problem, pieces, read_rows
 from recipekit.raw import workers
 from recipekit.runs import relative
 from recipekit.spans import fold
@@ -102,15 +102,15 @@ def read(paths: Sequence[Path]) -> Iterator[Row]:
     """Read the rows of files.
 
     Raises:
-        UserError: A file cannot be read, or lines of it are no JSON; all such lines at once, at the file's end.
+        UserError: A file cannot be read, or lines of it are no JSON or CSV; all such lines at once, at the file's end.
     """
     for path in paths:
         suffix, header = path.suffix.lower(), None
         problems = []
         for line, text in read_rows(path):
             place = f"{relative(path)}:{line}"
-            if suffix == ".jsonl" and (problem := _not_json(text, line)):
-                problems.append(f"{place}: {problem}; mend or remove the line")
+            if problem := _not_json(text, line) if suffix == ".jsonl" else suffix == ".csv" and csv_problem(text, line):
+                problems.append(f"{place}: {problem}")
                 continue
             yield Row(place, text, suffix, header)
             if suffix == ".csv" and header is None:
@@ -121,12 +121,12 @@ def read(paths: Sequence[Path]) -> Iterator[Row]:
 
 def _not_json(text: str, line: int) -> str | None:
     if not text.strip():
-        return "the line is empty"
+        return "the line is empty; remove it"
     try:
         row = orjson.loads(text.removeprefix("\ufeff") if line == 1 else text)
     except orjson.JSONDecodeError as error:
-        return f"not valid JSON: {error}"
-    return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
+        return f"not valid JSON: {error}; mend or remove the line"
+    return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}; mend it"
 
 
 def scan(

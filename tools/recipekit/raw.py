@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +157,7 @@ class Chunk:
         size: Bytes.
         given: Rows with their lines, of a file that cannot be cut at line ends.
         lines: Lines in it, once its rows were read.
+        unique: Whether a JSON object with a key twice is refused; else only the last value of the two is seen.
     """
 
     path: Path
@@ -162,6 +165,7 @@ class Chunk:
     size: int = 0
     given: list[tuple[int, Row | str]] | None = None
     lines: int = 0
+    unique: bool = False
 
     def rows(self, first: int) -> Iterator[tuple[int, Row | str]]:
         """Yield line and row, or what is wrong with the line; `first` is the chunk's first line."""
@@ -179,15 +183,32 @@ class Chunk:
             if self.start == 0 and number == first:
                 text = text.removeprefix(b"\xef\xbb\xbf")
             try:
-                row = orjson.loads(text)
-            except orjson.JSONDecodeError as error:
+                row = _loads(text, self.unique)
+            except ValueError as error:
                 yield number, f"not valid JSON: {error}; mend or remove the line"
                 continue
             yield number, row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def _loads(text: bytes, unique: bool) -> Any:
+    value = orjson.loads(text)
+    if unique:
+        json.loads(text, object_pairs_hook=_unique)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    times = Counter(key for key, _ in pairs)
+    if len(times) < len(pairs):
+        raise ValueError(f"the key {times.most_common(1)[0][0][:40]!r} stands twice in one object")
+
+
+def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
     """Cut a file into chunks, in order.
+
+    Args:
+        path: The file.
+        unique: Whether a JSON object with a key twice is refused.
 
     Raises:
         UserError: It is missing or empty, cannot be read, or is no CSV or JSON file that its name says it is.
@@ -198,7 +219,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
         if path.stat().st_size == 0:
             raise UserError(f"{relative(path)}: the file is empty; expected rows")
         if path.suffix.lower() in (".csv", ".json"):
-            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path))
+            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path, unique))
             return
         with path.open("rb") as stream:
             start, end = 0, path.stat().st_size
@@ -206,7 +227,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
                 stream.seek(min(start + CHUNK, end))
                 stream.readline()
                 size = stream.tell() - start
-                yield Chunk(path, start, size)
+                yield Chunk(path, start, size, unique=unique)
                 start += size
     except OSError as error:
         raise UserError(f"{relative(path)}: {error.strerror}; expected a file that can be read") from None
@@ -252,10 +273,10 @@ def _cells(row: dict[str | None, Any]) -> Row | str:
     return {name: value for name, value in row.items() if name}
 
 
-def _json(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _json(path: Path, unique: bool) -> Iterator[tuple[int, Row | str]]:
     try:
-        rows = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
+        rows = _loads(path.read_bytes(), unique)
+    except ValueError as error:
         raise UserError(f"{relative(path)}: not valid JSON: {error}; mend it, or name it .jsonl") from None
     if not isinstance(rows, list):
         raise UserError(f"{relative(path)}: expected a JSON list of rows, found {type(rows).__name__}")
