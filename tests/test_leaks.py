@@ -392,11 +392,17 @@ def clone(tmp_path):
     return root
 
 
-def command(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
+def command(clone: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if key not in ("LOG_DIR", "PYTHONPATH")}
     call = [sys.executable, "tools/leaks.py", "hawks", *arguments]
     return subprocess.run(
-        call, cwd=clone, env=clean | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=60, check=False
+        call,
+        cwd=clone,
+        env=clean | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -424,3 +430,16 @@ def test_as_a_command(clone):
     assert json.loads((clone / "outputs/hawks/state/leaks.json").read_text())["leaks"] == 0
     done = command(clone, "--source", "nowhere", "--threshold", "0.5")
     assert done.returncode == 2 and done.stderr.count("error: ") == 5 and "Traceback" not in done.stderr
+
+
+def test_excerpts_are_shown_and_are_in_no_log(clone):
+    rows = (clone / "data/samples/hawks/hawks_eval_input.jsonl").read_text(encoding="utf-8").splitlines()
+    article = json.loads(rows[4])
+    label = {"persons": [], "occured_locations": [], "police_departments": []}
+    with (clone / "data/samples/hawks/hawks_train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(article | {"id": "X1", "label": label}) + "\n")
+    quoted = "".join(article["body"].split())[:8]
+    for _ in range(2):  # anew, then up to date
+        assert quoted in command(clone, LOG_DIR="logs").stderr
+    log = (clone / "logs" / "leaks.log").read_text(encoding="utf-8")
+    assert "hawks_train.jsonl:2001" in log and "up to date" in log and quoted not in log

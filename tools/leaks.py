@@ -135,7 +135,7 @@ def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> 
         alike = "" if pair["alike"] is None else f" {pair['alike']:.2f}"
         show(f"{pair['kind']}{alike}: {'  '.join(pair['rows'])}")
         for line in pair["text"]:
-            show(f"    {line}")
+            show(f"    {line}", log=False)
     for problem in shared(report, "test"):
         show(f"{'warning' if allowed else 'error'}: {problem}", style="yellow" if allowed else "bold red")
     for problem in shared(report, "validation"):
