@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import orjson
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from hub_client import ROOT, copy_repository, problem, run, start
 from hub_server import READER, Fault, LocalHub
-from recipekit import console, fetching, hub_files, local_files, shards, sources
+from recipekit import console, fetching, hub_files, local_files, runs, shards, sources
 from recipekit import hub as hub_module
 from recipekit.errors import UserError
 from recipekit.task import load_task
@@ -504,6 +506,16 @@ def test_from_an_archive(clone, tmp_path):
     record = (raw / "real_persona_chat" / "SOURCE.json").read_text()
     assert json.loads(record)["origin"] == "talk.tar.xz" and "somewhere" not in record
     assert "bigfive has no phases yet" in problem(run(clone, "plan", "http://127.0.0.1:9", "bigfive"))
+
+
+def test_a_large_archive_is_known_by_all_its_bytes(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(runs, "LARGE", 2**20)
+    archive = tmp_path / "talk.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("talk/a.json", os.urandom(2**20))
+    fetching.from_here(sources.select(task(tmp_path), []), archive, None)
+    record = json.loads((tmp_path / "data/raw/mini/talk/SOURCE.json").read_text())
+    assert record["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
 
 
 def test_the_local_files_of_a_source_are_what_from_here_takes(tmp_path, said):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaks import THRESHOLD, examine
-from recipekit import ROOT, raw
+from recipekit import ROOT, leak_report, raw
 from recipekit.corpus import name_finders
 from recipekit.errors import UserError
 from recipekit.extract import Extractor
@@ -76,6 +76,10 @@ class Data:
     @property
     def out(self) -> Path:
         return self.root / "outputs" / "mini" / "leaks"
+
+    @property
+    def clean(self) -> Path:
+        return self.out / "clean"
 
     def dropped(self) -> set[tuple[str, int]]:
         rows = map(json.loads, (self.out / "dropped.jsonl").read_text(encoding="utf-8").splitlines())
@@ -256,8 +260,8 @@ def test_beside_brute_force_and_what_is_left_after_a_drop_leaks_nothing(tmp_path
     for name, content in before.items():
         lines = content.splitlines(keepends=True)
         kept = [line for number, line in enumerate(lines, 1) if (name, number) not in expected]
-        assert (data.out / name).read_bytes() == b"".join(kept)
-    again = data.run(source=data.out)
+        assert (data.clean / name).read_bytes() == b"".join(kept)
+    again = data.run(source=data.clean)
     assert not any(entry["rows"] for entry in again["between"])
 
 
@@ -289,10 +293,10 @@ def test_other_raw_files_lose_rows_and_nothing_else(data, kind):
     (data.raw / "pos.jsonl").unlink()
     report = data.run(drop=True)
     assert report["leaks"] == 1 and [*report["dropped"].values()] == [1]
-    left = [row["body"].replace("\n", "") for _, row in raw.read(data.task(), data.out, "pos")]
+    left = [row["body"].replace("\n", "") for _, row in raw.read(data.task(), data.clean, "pos")]
     assert left == [f'{own[:60]}",{own[60:]}' if kind != "json" else own, other]
     if kind != "json":
-        source, copy = ((folder / "pos.csv").read_bytes() for folder in (data.raw, data.out))
+        source, copy = ((folder / "pos.csv").read_bytes() for folder in (data.raw, data.clean))
         start, end = source.index(b"\r\np1,"), source.index(b"p2,")
         assert copy in (source[: start + 2] + source[end:], source[:start] + source[end:])
 
@@ -310,7 +314,7 @@ def test_a_test_set_that_is_split_off_training_is_never_dropped(data):
     report = data.run(drop=True)
     leaking = shared(report)["normalised"][0]
     assert 0 < leaking == report["leaks"] == report["dropped"][str(data.raw / "all.jsonl")] < 40
-    again = data.run(source=data.out)
+    again = data.run(source=data.clean)
     assert again["leaks"] == 0 and again["rows"]["test"] == report["rows"]["test"]
     assert again["rows"]["train"] == report["rows"]["train"] - leaking
 
@@ -350,8 +354,54 @@ def test_a_drop_that_leaves_nothing_is_refused(data):
 
 def test_what_was_dropped_is_not_dropped_again_from_the_copies(data):
     data.run(drop=True)
-    with pytest.raises(UserError, match="name the raw folder"):
-        data.run(drop=True, source=data.out)
+    for folder in (data.clean, data.out):
+        with pytest.raises(UserError, match="name the raw folder"):
+            data.run(drop=True, source=folder)
+
+
+def test_copies_of_another_source_do_not_stay(data):
+    other = data.root / "other"
+    shutil.copytree(data.raw, other)
+    data.run(drop=True)
+    names = ["eval.jsonl", "gold.csv", "neg.jsonl", "pos.jsonl", "val.jsonl"]
+    assert sorted(path.name for path in data.clean.iterdir()) == names
+    (other / "deep").mkdir()
+    (other / "pos.jsonl").rename(other / "deep" / "pos.jsonl")
+    (data.clean / "left.jsonl").write_text("")
+    data.run(drop=True, source=other)
+    found = {path.relative_to(data.clean).as_posix() for path in data.clean.rglob("*.*")}
+    assert found == {"deep/pos.jsonl", *names} - {"pos.jsonl"}
+    assert sorted(path.name for path in data.out.iterdir()) == ["clean", "dropped.jsonl", "leaks.txt", "report.json"]
+
+
+def test_a_drop_that_fails_leaves_the_copies_as_they_were(data, monkeypatch):
+    data.run(drop=True)
+    before = {path: path.read_bytes() for path in data.clean.iterdir()}
+    data.put(pos=[(article(4),), (article(1),)])
+    real = leak_report.writing
+
+    def full(path):
+        if path.name == "val.jsonl":
+            raise UserError(f"{path}: cannot be written")
+        return real(path)
+
+    monkeypatch.setattr(leak_report, "writing", full)
+    with pytest.raises(UserError):
+        data.run(drop=True)
+    assert {path: path.read_bytes() for path in data.clean.iterdir()} == before
+    assert not (data.out / ".clean").exists()
+
+
+def test_the_copies_say_where_they_come_from_and_what_was_done(data):
+    record = {"repo": "a/b", "license": "CC BY 4.0", "changed": ["masked"], "files": {"pos.jsonl": "0"}}
+    (data.raw / "SOURCE.json").write_text(json.dumps(record))
+    data.run(drop=True)
+    said = json.loads((data.clean / "SOURCE.json").read_text())
+    assert said == {"repo": "a/b", "license": "CC BY 4.0", "changed": ["masked"]}, "nothing was dropped"
+    data.put(pos=[(article(4),), (article(1),)])
+    data.run(drop=True)
+    said = json.loads((data.clean / "SOURCE.json").read_text())
+    assert said["changed"] == ["masked", leak_report.DROPPED] and "files" not in said
 
 
 def test_a_list_is_cut_where_it_gets_too_long_to_read(data, monkeypatch):
@@ -392,11 +442,17 @@ def clone(tmp_path):
     return root
 
 
-def command(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
+def command(clone: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if key not in ("LOG_DIR", "PYTHONPATH")}
     call = [sys.executable, "tools/leaks.py", "hawks", *arguments]
     return subprocess.run(
-        call, cwd=clone, env=clean | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=60, check=False
+        call,
+        cwd=clone,
+        env=clean | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -415,12 +471,31 @@ def test_as_a_command(clone):
         assert done.returncode == 1
         assert "error: train -> test: 1 rows share the text, word for word, with 1 rows\n" in done.stderr
         places = "data/samples/hawks/hawks_train.jsonl:2001  data/samples/hawks/hawks_eval_input.jsonl:5"
-        assert f"exact 1.00: {places}" in done.stderr and "--drop" in done.stderr
+        assert f"exact 1.00: {places}" in done.stderr
+        assert "    uv run tools/leaks.py hawks --source data/samples/hawks --threshold 0.8 --drop\n" in done.stderr
+        assert "    SOURCE=outputs/hawks/leaks/clean uv run bash train_all.sh hawks\n" in done.stderr
     done = command(clone, "--allow-leaks")
     assert done.returncode == 0 and "warning: train -> test" in done.stderr and "error" not in done.stderr
     done = command(clone, "--drop")
-    assert done.returncode == 1 and "--source outputs/hawks/leaks" in done.stderr
-    assert command(clone, "--source", "outputs/hawks/leaks").returncode == 0
+    assert done.returncode == 1 and "holds the raw files without 1 rows" in done.stderr
+    assert "    SOURCE=outputs/hawks/leaks/clean uv run bash train_all.sh hawks\n" in done.stderr
+    assert "up to date" in command(clone, "--drop").stderr
+    (clone / "outputs/hawks/leaks/clean/hawks_train.jsonl").unlink()
+    assert "written to" in command(clone, "--drop").stderr
+    assert command(clone, "--source", "outputs/hawks/leaks/clean").returncode == 0
     assert json.loads((clone / "outputs/hawks/state/leaks.json").read_text())["leaks"] == 0
     done = command(clone, "--source", "nowhere", "--threshold", "0.5")
     assert done.returncode == 2 and done.stderr.count("error: ") == 5 and "Traceback" not in done.stderr
+
+
+def test_excerpts_are_shown_and_are_in_no_log(clone):
+    rows = (clone / "data/samples/hawks/hawks_eval_input.jsonl").read_text(encoding="utf-8").splitlines()
+    article = json.loads(rows[4])
+    label = {"persons": [], "occured_locations": [], "police_departments": []}
+    with (clone / "data/samples/hawks/hawks_train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(article | {"id": "X1", "label": label}) + "\n")
+    quoted = "".join(article["body"].split())[:8]
+    for _ in range(2):  # anew, then up to date
+        assert quoted in command(clone, LOG_DIR="logs").stderr
+    log = (clone / "logs" / "leaks.log").read_text(encoding="utf-8")
+    assert "hawks_train.jsonl:2001" in log and "up to date" in log and quoted not in log

@@ -388,9 +388,9 @@ def test_the_key_is_private_and_stays_local(tmp_path, monkeypatch):
     assert ignored.returncode == 0
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     command = [sys.executable, str(ROOT / "tools" / "mask_pii.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 def test_chunks_on_every_core_find_the_same(tmp_path, monkeypatch):
@@ -474,6 +474,14 @@ def test_a_dry_run_writes_nothing_and_shows_no_names(tmp_path):
     )
     assert "真砂" not in result.stderr and list(tmp_path.iterdir()) == [path]
     assert "真砂花代" in run(path, "--fast", "--show").stderr
+
+
+def test_what_is_shown_is_in_no_log(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("真砂花代さん", encoding="utf-8")
+    assert "真砂花代" in run(path, "--fast", "--show", LOG_DIR=str(tmp_path / "logs")).stderr
+    log = (tmp_path / "logs" / "mask_pii.log").read_text(encoding="utf-8")
+    assert "1 rows read" in log and "真" not in log
 
 
 def test_a_users_mistakes_are_told_at_once(tmp_path):

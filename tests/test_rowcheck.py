@@ -157,3 +157,11 @@ def test_a_real_tokenizer_counts_as_encode_row_does(task, rows, tmp_path):
     tokenizer = tiny_tokenizer(tmp_path / "sp", sentencepiece=True)
     report = rowcheck.check_file(task, write(task, "mix", rows), tokenizer, 512)
     assert report.longest == max(len(segments.encode_row(tokenizer, r)[0]) for r in rows)
+
+
+def test_a_text_that_batches_share_is_worked_on_once_and_others_are_forgotten():
+    made = []
+    lengths = rowcheck.OncePerText(lambda texts: made.append(texts) or map(len, texts))
+    assert lengths(iter(["ab", "c", "ab"])) == {"ab": 2, "c": 1}
+    assert lengths(["ab", "def"]) == {"ab": 2, "def": 3} and lengths(["ab"]) == {"ab": 2}
+    assert lengths(["c"]) == {"c": 1} and made == [["ab", "c"], ["def"], ["c"]]

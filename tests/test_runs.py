@@ -1,8 +1,13 @@
+import shutil
+
 import pytest
 
-from recipekit import runs
+import check
+import leaks
+from recipekit import ROOT, runs, traps
 from recipekit.errors import UserError
 from recipekit.runs import Step
+from recipekit.task import load_task
 
 
 @pytest.fixture
@@ -66,3 +71,24 @@ def test_replace_folder(tmp_path):
     (tmp_path / "old" / "f").write_text("1")
     runs.replace_folder(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "f").read_text() == "2" and [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("module", ["specials", "extract", "rowcheck"])
+def test_a_change_of_any_module_undoes_leaks_and_check(tmp_path, monkeypatch, module):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    task = load_task("hawks")
+
+    def judged():
+        inputs = leaks.make_step(task, ROOT / "data" / "samples" / "hawks", 0.8, False).input_digests
+        return inputs, check._judges(task, traps.load_configs(task, "cpu")[1][0])
+
+    here = judged()
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    before = judged()
+    (tmp_path / "tools" / "recipekit" / "__pycache__").mkdir()
+    (tmp_path / "tools" / "recipekit" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    assert judged() == before and here[1] == before[1], "the place of the repository is no matter"
+    with (tmp_path / "tools" / "recipekit" / f"{module}.py").open("a") as stream:
+        stream.write("# another rule\n")
+    after = judged()
+    assert after[0] != before[0] and after[1] != before[1]

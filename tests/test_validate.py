@@ -15,7 +15,7 @@ from recipekit.errors import UserError
 from recipekit.findings import KINDS
 from recipekit.task import load_task
 from rows import row
-from validating import LIMIT, check, line, places, sample
+from validating import LIMIT, check, line, mend, places, sample
 
 
 @pytest.fixture
@@ -130,6 +130,23 @@ def test_a_data_set_of_task_yml_is_read_as_it_says_there(mini):
     assert check(load_task("mini", mini), file, measure=None)[1] == []
 
 
+def test_copies_of_a_data_set_are_read_as_the_data_set(task, mini, tmp_path):
+    path = mini / "recipes/mini/task.yml"
+    spec = "pos: {rows: {body: text}}"
+    path.write_text(path.read_text(encoding="utf-8").replace("pos: {}", spec), encoding="utf-8")
+    task = load_task("mini", mini)
+    rows = line({"text": "a", "label": {"persons": []}}) + b"\n"
+    (mini / "data/samples/mini/pos.jsonl").write_bytes(rows)
+    copy, _, report = mend(task, mini / "data/samples/mini/pos.jsonl")
+    assert copy.name == "pos.fixed.jsonl" and report.left == 0 and check(task, copy, measure=None)[1] == []
+    copy, _, report = mend(task, copy)
+    assert copy.name == "pos.fixed.fixed.jsonl" and report.left == 0 and check(task, copy, measure=None)[1] == []
+    (tmp_path / "new").mkdir()
+    for name, errors in (("pos.jsonl", 0), ("neg.jsonl", 1), ("pos.fixedly.jsonl", 1)):
+        (tmp_path / "new" / name).write_bytes(rows.strip() + b"\n")
+        assert len(check(task, tmp_path / "new" / name, measure=None)[1]) == errors, name
+
+
 def test_repeats_are_found_across_raw_rows_and_segments(task, tmp_path):
     path = tmp_path / "a.jsonl"
     rows = [
@@ -238,10 +255,26 @@ def test_mistakes_on_the_command_line_come_all_at_once(command, tmp_path):
     a, fixed = tmp_path / "a.jsonl", tmp_path / "a.fixed.jsonl"
     with pytest.raises(UserError) as error:
         command(a, fixed, tmp_path / "b.csv", tmp_path / "none.jsonl", fix=True, json=a)
-    for words in (f"--json {a}", f"{fixed}: stands there", "b.csv: expected a JSONL file", "none.jsonl: no such file"):
+    for words in (
+        f"--json {a}",
+        f"{fixed}: stands there",
+        "b.csv: expected a name that ends in .jsonl",
+        "none.jsonl: no such file",
+    ):
         assert any(words in problem for problem in error.value.problems), words
+    for name in ("b.tsv", "b.xlsx", "b.JSON", "b"):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(UserError, match=f"{name}: expected a name that ends in .jsonl"):
+            command(tmp_path / name)
+        (tmp_path / name).unlink()
     with pytest.raises(UserError, match="stands there as a file"):
         command(a, fix=True, output=tmp_path)
+    fixed.rename(tmp_path / "new.jsonl")
+    for written in (fixed, tmp_path / "a.fixes.jsonl"):
+        with pytest.raises(UserError, match=f"--json {written}: is a file to check, or one that --fix writes"):
+            command(a, fix=True, json=written)
+        assert not written.exists()
+    (tmp_path / "new.jsonl").rename(fixed)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.jsonl").write_bytes(b"{}")
     with pytest.raises(UserError, match=r"new/a\.jsonl: stands there"):
@@ -251,6 +284,10 @@ def test_mistakes_on_the_command_line_come_all_at_once(command, tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(UserError, match=r"empty\.jsonl: the file is empty"):
         command(tmp_path / "empty.jsonl")
+    for codec in ("utf-16", "utf-32"):
+        (tmp_path / "empty.jsonl").write_bytes("".encode(codec))
+        with pytest.raises(UserError, match=rf"{tmp_path}/empty\.jsonl: the file is empty but for its byte"):
+            command(tmp_path / "empty.jsonl")
     (tmp_path / "empty.jsonl").unlink()
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 

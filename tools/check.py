@@ -17,19 +17,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import ROOT, axolotl_schema, hub, preflight, rowcheck, traps
+from recipekit import axolotl_schema, hub, preflight, rowcheck, traps
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.joining import check_test_set
 from recipekit.preflight import Check, Verdicts
 from recipekit.rowcheck import FileReport
-from recipekit.runs import digest
+from recipekit.runs import code_digest, digest
 from recipekit.segmentcheck import REDO
 from recipekit.task import Task, load_task
 from recipekit.traps import Config
 
-CODE = ROOT / "tools" / "recipekit"
-CHECKS = ("labels.py", "rowcheck.py", "segmentcheck.py", "segments.py", "task.py", "windows.py")
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 SHOWN = 160  # characters of a sample's part
 
@@ -68,7 +66,7 @@ def recipe_checks(task: Task, written: list[Config], resolved: list[Config], ver
 
 def schema_problems(configs: list[Config], verdicts: Verdicts) -> list[list[str]]:
     """Judge configs by Axolotl's schema, but for those that passed before."""
-    judges = [digest(CODE / "axolotl_schema.py"), version("axolotl"), version("transformers"), version("torch")]
+    judges = [digest(Path(axolotl_schema.__file__)), version("axolotl"), version("transformers"), version("torch")]
     # The name of the prepared rows' folder changes with the data, and no rule is about it.
     values = [{key: value for key, value in c.values.items() if key != "dataset_prepared_path"} for c in configs]
     jobs = [(value, config.profile) for value, config in zip(values, configs, strict=True)]
@@ -140,8 +138,7 @@ def _judges(task: Task, config: Config) -> list[Any]:
     folder = task.root / rowcheck.tokenizer_name(config.values)
     own = [p for p in sorted(folder.glob("*")) if p.suffix in (".json", ".model", ".txt", ".jinja")]
     tokenizer: Any = [digest(path) for path in own] or [str(folder), config.values.get("revision_of_model")]
-    code = [digest(CODE / name) for name in CHECKS]
-    return [tokenizer, code, task.prompt_sources(), task.output_schema, version("transformers")]
+    return [tokenizer, code_digest(), task.prompt_sources(), task.output_schema, version("transformers")]
 
 
 def _report(task: Task, file: DataFile, bases_ok: bool) -> FileReport:

@@ -5,7 +5,7 @@
     uv run tools/leaks.py hawks --threshold 0.7  # near: 5-grams of characters that two texts share, at least 70%
 
 Exit code 1 where rows of the training or validation data are in the test set. Writes outputs/<task>/leaks/report.json
-and leaks.txt, the pairs. What counts as what: docs/leaks.md.
+and leaks.txt, the pairs; with --drop also dropped.jsonl, and the raw files in clean/. What counts: docs/leaks.md.
 """
 
 import json
@@ -18,18 +18,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import ROOT, raw, runs
+from recipekit import raw, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.corpus import Corpus
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.leak_report import summary, write_copies, write_list
 from recipekit.leaks import search
-from recipekit.runs import Step, relative
+from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
-MODULES = ("corpus", "formats", "gold", "inputs", "leak_report", "leaks", "near", "normal_name", "raw", "segments")
-CODE = [Path(__file__), *(ROOT / "tools" / "recipekit" / f"{name}.py" for name in MODULES)]
 THRESHOLD = 0.8
 NOUNS = {
     "exact": "the text, word for word,",
@@ -63,13 +61,14 @@ def raw_paths(task: Task, source: Path) -> list[Path]:
 def make_step(task: Task, source: Path, threshold: float, drop: bool) -> Step:
     """Name what the findings depend on."""
     inputs: dict[str, Any] = {
-        **{relative(path): path for path in [*raw_paths(task, source), *CODE]},
+        **{relative(path): path for path in [*raw_paths(task, source), Path(__file__)]},
+        "code": code_digest(),
         "data": task.spec["data"],
         "gold": task.spec["gold"],
         "prompt": task.spec["prompt"],
         "options": [str(source), threshold, drop],
     }
-    names = ["report.json", "leaks.txt", *(["dropped.jsonl"] if drop else [])]
+    names = ["report.json", "leaks.txt", *(["dropped.jsonl", "clean"] if drop else [])]
     return Step(task.outputs, "leaks", inputs, [task.outputs / "leaks" / name for name in names])
 
 
@@ -80,7 +79,7 @@ def examine(task: Task, source: Path, threshold: float, drop: bool) -> dict[str,
         UserError: Raw files are missing or broken, or something cannot be written.
     """
     folder = task.outputs / "leaks"
-    if drop and folder.resolve() == source:
+    if drop and source.is_relative_to(folder.resolve()):
         raise UserError(f"--source {relative(source)}: what leaks is dropped from there already; name the raw folder")
     ignored = task.spec["data"].get("leaks", {}).get("ignore", [])
     try:
@@ -131,23 +130,27 @@ def shared(report: Mapping[str, Any], right: str) -> list[str]:
 
 def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> None:
     """Show what was found, the worst of it and what to do."""
+    go_on = f"SOURCE={relative(folder / 'clean')} uv run bash train_all.sh {report['task']}"
     show(table(report))
     for pair in report["worst"]:
         alike = "" if pair["alike"] is None else f" {pair['alike']:.2f}"
         show(f"{pair['kind']}{alike}: {'  '.join(pair['rows'])}")
         for line in pair["text"]:
-            show(f"    {line}")
+            show(f"    {line}", log=False)
     for problem in shared(report, "test"):
         show(f"{'warning' if allowed else 'error'}: {problem}", style="yellow" if allowed else "bold red")
     for problem in shared(report, "validation"):
         show(f"warning: {problem}; the validation loss flatters", style="yellow")
     if "dropped" in report:
         rows = sum(report["dropped"].values())
-        again = f"uv run tools/regenerate_segments.py {report['task']} --source {relative(folder)}"
-        show(f"leaks: {relative(folder)} holds the raw files without {rows:,} rows; prepare them with: {again}")
+        show(f"leaks: {relative(folder / 'clean')} holds the raw files without {rows:,} rows; go on with:")
+        show(f"    {go_on}")
     elif report["leaks"]:
-        remedy = "drop them with --drop, or go on with --allow-leaks (train_all.sh: LEAKS=allow)"
-        show(f"leaks: {report['leaks']:,} rows of training and validation leak into the test set; {remedy}")
+        show(f"leaks: {report['leaks']:,} rows of training and validation leak into the test set; go on without them:")
+        options = f"--source {report['source']} --threshold {report['threshold']:g}"
+        show(f"    uv run tools/leaks.py {report['task']} {options} --drop")
+        show(f"    {go_on}")
+        show("or with them: --allow-leaks (train_all.sh: LEAKS=allow)")
     if not report["leaks"]:
         show("leaks: none into the test set", style="green")
     show(f"leaks: {state} {relative(folder)}")
@@ -161,7 +164,7 @@ def leaks(
     threshold: Annotated[
         float | None, typer.Option(min=0.1, max=1, help="Jaccard of near texts; default data.leaks, else 0.8")
     ] = None,
-    drop: Annotated[bool, typer.Option(help="write raw files without what leaks to outputs/TASK/leaks")] = False,
+    drop: Annotated[bool, typer.Option(help="write raw files without what leaks to outputs/TASK/leaks/clean")] = False,
     allow_leaks: Annotated[bool, typer.Option(help="warn only")] = False,
 ) -> None:
     """Look for what the splits of a task share; exit 1 where it is in the test set."""

@@ -82,7 +82,7 @@ def _dry(found: Found, show_values: bool) -> None:
     show(_table(found))
     for kind, places in found.places.items():
         for place, text in places:
-            show(f"  {place}: {kind} {text if show_values else text[0] + '＊' * (len(text) - 1)}")
+            show(f"  {place}: {kind} {text if show_values else text[0] + '＊' * (len(text) - 1)}", log=False)
     show(f"{found.rows:,} rows read, nothing written; --output DIR --key FILE.pii-key.json writes masked copies")
 
 

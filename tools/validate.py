@@ -28,22 +28,19 @@ def targets(files: list[Path], fix: bool, drop: bool, output: Path | None, json:
     """Name the mended copies.
 
     Raises:
-        UserError: A file is missing or no JSONL file, or a copy would stand in the place of a file or another copy.
+        UserError: A file is missing or no JSONL file, or a copy or `json` would stand in the place of another.
     """
     problems = [
         f"--{name}: only with --fix" for name, given in (("drop", drop), ("output", output)) if given and not fix
     ]
     copies: list[Copy | None] = []
     taken = {file.resolve() for file in files}
-    if json and json.resolve() in taken:
-        problems.append(f"--json {json}: is a file to check; name another")
     for file in files:
         if not file.is_file():
             problems.append(f"{relative(file)}: no such file; check the name")
-        elif file.suffix.lower() in (".csv", ".json"):
-            problems.append(
-                f"{relative(file)}: expected a JSONL file; tools/regenerate_segments.py checks {file.suffix}"
-            )
+        elif file.suffix.lower() != ".jsonl":
+            remedy = "tools/regenerate_segments.py checks .csv and .json; save others as one of these"
+            problems.append(f"{relative(file)}: expected a name that ends in .jsonl; {remedy}")
         folder = output or file.parent
         name = f"{file.stem}.jsonl" if output else f"{file.stem}.fixed.jsonl"
         copy = Copy(folder / name, folder / f"{file.stem}.fixes.jsonl", drop)
@@ -52,6 +49,8 @@ def targets(files: list[Path], fix: bool, drop: bool, output: Path | None, json:
                 problems.append(f"{relative(path)}: stands there as a file to check; name another --output")
             taken.add(path.resolve())
         copies.append(copy if fix else None)
+    if json and json.resolve() in taken:
+        problems.append(f"--json {json}: is a file to check, or one that --fix writes; name another")
     if problems:
         raise UserError(problems)
     return copies

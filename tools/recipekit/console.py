@@ -61,9 +61,15 @@ def log_to(step: str) -> None:
     _log = Console(file=sys.stderr, force_terminal=False, width=140, highlight=False)
 
 
-def show(renderable: RenderableType, style: str | None = None) -> None:
-    """Print a line, table or panel on the screen and, where there is one, in the step's log."""
-    for target in filter(None, (console, _log)):
+def show(renderable: RenderableType, style: str | None = None, *, log: bool = True) -> None:
+    """Print a line, table or panel on the screen and, where there is one, in the step's log.
+
+    Args:
+        renderable: What to print.
+        style: As rich names it.
+        log: Whether it goes into the log, too; what quotes data does not, for logs are kept and passed on.
+    """
+    for target in filter(None, (console, _log if log else None)):
         soft = isinstance(renderable, str)
         target.print(renderable, style=style, markup=False, soft_wrap=soft)
 

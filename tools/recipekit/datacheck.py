@@ -1,7 +1,7 @@
 """Every check of a part of a data file, raw rows and segments alike."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from recipekit.formats import Converter, orderer
 from recipekit.mending import Mender
 from recipekit.raw import Chunk, key
 from recipekit.rawcheck import RawChecker
+from recipekit.rowcheck import OncePerText
 from recipekit.segmentcheck import SegmentChecker
 from recipekit.segments import take_apart
 from recipekit.task import Task
@@ -68,7 +69,7 @@ class Checker:
         self.raw, self.segments = RawChecker(task), SegmentChecker(task)
         self.labels = self.raw.labels
         self.order = orderer(task.output_schema)
-        self.count = Counting(tokenizer) if tokenizer else None
+        self.lengths = OncePerText(counter(tokenizer)) if tokenizer else None
         self.sequence_len = sequence_len
 
     def check(self, chunk: Chunk) -> Checked:
@@ -109,7 +110,7 @@ class Checker:
         for path, value in self.labels.missing(label, article):
             what = f"{value[:40]!r} does not stand in the article; {REMEDY}"
             checked.found.append(Finding(line, "verbatim", path, what))
-        if not self.count:
+        if not self.lengths:
             return []
         if not is_raw:
             return [segment["text"] for segment in row["segments"]]
@@ -134,33 +135,21 @@ class Checker:
         return found, None if any(finding.kind == "shape" for finding in found) else take_apart(self.task, row)
 
     def _measure(self, checked: Checked, batch: list[tuple[int, list[str]]]) -> None:
-        for line, length in self.count(batch) if self.count else ():
+        known = self.lengths(text for _, texts in batch for text in texts) if self.lengths else {}
+        for line, texts in batch:
+            length = sum(known[text] for text in texts)
             checked.lengths[length] += 1
             if length > self.sequence_len:
                 kind, path, what, remedy = rowcheck.too_long(length, self.sequence_len)
                 checked.found.append(Finding(line, kind, path, f"{what}; {remedy}"))
 
 
-class Counting:
-    """Counts the tokens of rows; a text that rows share, such as the prompt's, is tokenised once."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.backend = getattr(tokenizer, "backend_tokenizer", None)
-        if self.backend:  # three times as fast as the tokenizer, which makes lists of the ids
-            self.backend.no_truncation()
-            self.backend.no_padding()
-        self.known: dict[str, int] = {}
-
-    def __call__(self, rows: list[tuple[int, list[str]]]) -> Iterator[tuple[int, int]]:
-        """Yield line and tokens of each row of a batch."""
-        texts = dict.fromkeys(text for _, parts in rows for text in parts)
-        self.known = {text: self.known[text] for text in texts if text in self.known}
-        new = [text for text in texts if text not in self.known]
-        if self.backend:
-            lengths = map(len, self.backend.encode_batch_fast(new, add_special_tokens=False))
-        else:
-            lengths = map(len, self.tokenizer(new, add_special_tokens=False)["input_ids"] if new else [])
-        self.known.update(zip(new, lengths, strict=True))
-        for line, parts in rows:
-            yield line, sum(self.known[text] for text in parts)
+def counter(tokenizer: Any) -> Callable[[list[str]], Iterable[int]]:
+    """Return what counts the tokens of texts."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not backend:
+        return lambda texts: map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    backend.no_truncation()
+    backend.no_padding()
+    # Three times as fast as the tokenizer, which makes lists of the ids.
+    return lambda texts: map(len, backend.encode_batch_fast(texts, add_special_tokens=False))

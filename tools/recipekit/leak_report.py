@@ -1,6 +1,7 @@
 """What the splits of a task share, as report.json, as a list to read, and as raw files without the rows that leak."""
 
 import csv
+import json
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -11,14 +12,16 @@ import orjson
 from rapidfuzz.distance import Levenshtein
 
 from recipekit.corpus import SPLITS, TEXT, Corpus
+from recipekit.dataset_files import SOURCE
 from recipekit.errors import UserError
 from recipekit.leaks import Found, Groups, Pair
 from recipekit.normal_name import person_name
-from recipekit.runs import relative, writing
+from recipekit.runs import read_record, relative, replace_folder, write_text, writing
 
 LISTED = 1000  # pairs of a kind and two splits in leaks.txt
 WORST = 3  # pairs on the screen
 BEFORE, SHOWN = 10, 30  # characters of an excerpt before a difference, and of the difference
+DROPPED = "rows that leak into the validation or test set dropped by tools/leaks.py"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -50,6 +53,7 @@ def summary(corpus: Corpus, found: Found, threshold: float, ignored: Collection[
     splits = [(part.split, len(rows)) for part, rows in corpus.rows_of_parts()]
     return {
         "task": corpus.task.name,
+        "source": relative(corpus.source),
         "threshold": threshold,
         "group": corpus.group,
         "ignored": sorted(ignored),
@@ -115,8 +119,8 @@ def write_list(corpus: Corpus, found: Found, path: Path) -> None:
 def write_copies(corpus: Corpus, found: Found, ignored: Collection[str], folder: Path) -> dict[str, int]:
     """Write the raw files without rows of train that are in validation or test, nor rows of validation in test.
 
-    Test files are copied as they are, so that the folder can be a source of its own; dropped.jsonl says what is not
-    in the copies, and why.
+    They take the place of folder/clean, with the test files as they are, so that it can be a source of its own;
+    folder/dropped.jsonl says what is not in the copies, and why.
 
     Returns:
         File -> rows dropped.
@@ -145,10 +149,26 @@ def write_copies(corpus: Corpus, found: Found, ignored: Collection[str], folder:
     lines: dict[Path, set[int]] = {part.path: set() for part in corpus.parts}
     for row in dropped:
         lines[corpus.part(row).path].add(corpus.line(row))
-    for path in [*lines, *filter(None, [corpus.gold_path])]:
-        with writing(folder / path.relative_to(corpus.source)) as stream:
-            _copy(path, lines.get(path, set()), stream)
+    new = folder / ".clean"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        for path in [*lines, *filter(None, [corpus.gold_path])]:
+            with writing(new / path.relative_to(corpus.source)) as stream:
+                _copy(path, lines.get(path, set()), stream)
+        _copy_origins(corpus.source, new, [DROPPED] if dropped else [])
+        replace_folder(new, folder / "clean")
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return {relative(path): len(numbers) for path, numbers in lines.items() if numbers}
+
+
+def _copy_origins(source: Path, folder: Path, changed: list[str]) -> None:
+    """Carry along what is known of where the files come from, and what was changed; digests of the files no more."""
+    for path in source.rglob(SOURCE):
+        record = read_record(path)
+        record["changed"] = [*record.get("changed", []), *changed]
+        record.pop("files", None)
+        write_text(folder / path.relative_to(source), json.dumps(record, ensure_ascii=False, indent=2) + "\n")
 
 
 def _copy(path: Path, dropped: set[int], stream: BinaryIO) -> None:

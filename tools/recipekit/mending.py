@@ -181,6 +181,8 @@ def as_utf8(path: Path) -> Iterator[tuple[Path, str]]:
             problem = f"{name.upper()} by its first bytes, but not all of it ({error.reason}); save it as UTF-8"
             raise UserError(f"{relative(path)}:{line}: {problem}") from None
         copy.flush()
+        if not copy.tell():
+            raise UserError(f"{relative(path)}: the file is empty but for its byte order mark; expected rows")
         yield Path(copy.name), name.upper()
 
 

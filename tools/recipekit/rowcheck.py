@@ -3,12 +3,12 @@
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from recipekit import windows
 from recipekit.errors import UserError
@@ -19,6 +19,7 @@ from recipekit.task import Task
 
 BATCH = 1000  # rows tokenised at a time
 NAMED = 3  # offenders named of each kind
+T = TypeVar("T")
 
 
 @dataclass
@@ -94,8 +95,29 @@ def _lines(path: Path, offenders: dict[str, list[str]]) -> Iterator[str]:
             yield f"{relative(path)}: {len(places) - NAMED:,} more rows like these; {remedy}"
 
 
+class OncePerText(Generic[T]):
+    """What is made of texts, batch after batch; of one that rows share, such as the prompt's, it is made once.
+
+    Args:
+        make: Makes something of each text.
+    """
+
+    def __init__(self, make: Callable[[list[str]], Iterable[T]]) -> None:
+        self.make = make
+        self.known: dict[str, T] = {}
+
+    def __call__(self, texts: Iterable[str]) -> dict[str, T]:
+        """Return what is made of each text of a batch; what this batch lacks is forgotten."""
+        wanted = dict.fromkeys(texts)
+        self.known = {text: self.known[text] for text in wanted if text in self.known}
+        new = [text for text in wanted if text not in self.known]
+        if new:
+            self.known.update(zip(new, self.make(new), strict=True))
+        return self.known
+
+
 class TokenChecker:
-    """Checks a row's tokens; a text that many rows share is tokenised once."""
+    """Checks a row's tokens."""
 
     def __init__(self, task: Task, tokenizer: Any, sequence_len: int) -> None:
         """Take the tokenizer and the tokens that a row may have."""
@@ -104,7 +126,10 @@ class TokenChecker:
         self.prompt = task.spec["prompt"]
         self.tokenizer = tokenizer
         self.sequence_len = sequence_len
-        self.known: dict[str, list[int]] = {}
+        self.tokens: OncePerText[list[int]] = OncePerText(
+            lambda texts: tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        )
+        self.known: dict[str, list[int]] = {}  # of the batch
         added = tokenizer.added_tokens_decoder
         self.special = {token for token in added if added[token].special} - {tokenizer.unk_token_id}
         # Those that the prompt's own texts have; the answer has its eos.
@@ -112,12 +137,7 @@ class TokenChecker:
 
     def problems(self, rows: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, int, list[Problem]]]:
         """Yield line, length in tokens and problems of each row of a batch."""
-        texts = dict.fromkeys(segment["text"] for _, row in rows for segment in row["segments"])
-        self.known = {text: self.known[text] for text in texts if text in self.known}
-        new = [text for text in texts if text not in self.known]
-        if new:
-            ids = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-            self.known |= dict(zip(new, ids, strict=True))
+        self.known = self.tokens(segment["text"] for _, row in rows for segment in row["segments"])
         for line, row in rows:
             found = [*self._row(row["segments"]), *self._quoted(row["segments"]), *self._prediction(row)]
             yield line, sum(len(self.known[s["text"]]) for s in row["segments"]), found

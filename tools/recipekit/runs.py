@@ -50,6 +50,12 @@ def digests(values: Iterable[Any]) -> list[str]:
         return list(pool.map(digest, values))
 
 
+def code_digest() -> str:
+    """Digest all modules of recipekit: what a step imports, by whatever way, may change its result."""
+    modules = sorted((ROOT / "tools" / "recipekit").glob("*.py"))
+    return digest(dict(zip([path.name for path in modules], digests(modules), strict=True)))
+
+
 def relative(path: Path) -> str:
     """Name a path from the repository's root where it lies inside it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
