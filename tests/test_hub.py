@@ -147,7 +147,7 @@ def test_upload_cut_half_way_goes_on(clone, hub, fault):
 
 
 def test_what_arrives_changed_is_noticed(clone, hub, monkeypatch):
-    monkeypatch.setattr("hub_server.Handler.stored", staticmethod(lambda data: data[:-1] + b"!"))
+    monkeypatch.setattr("hub_server.Handler.stored", staticmethod(lambda data: data[:-1] + bytes([data[-1] ^ 1])))
     done = upload(clone, hub)
     assert done.returncode == 2
     assert "model.safetensors: another content (sha256) than on the Hub" in done.stderr
