@@ -5,9 +5,10 @@
 #   uv run bash train_all.sh TASK       # another recipe: a folder under recipes/
 #   PROFILE=cpu uv run bash train_all.sh
 #
-#   PROFILE=auto|gpu|cpu   auto takes the GPU where there is one; cpu trains the small base in data/samples/base
+#   PROFILE=auto|gpu|cpu      auto takes the GPU where there is one; cpu trains the small base in data/samples/base
 #   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, cpu takes data/samples/TASK;
 #                             without these, and with raw, data/raw/TASK is taken as it is
+#   SOURCE=FOLDER             takes the raw data from there: outputs/TASK/leaks/clean, masked copies ...
 #   LEAKS=allow               goes on where training shares articles, persons or ids with the test set
 #
 # On a GPU machine start it in tmux, so that a lost connection does not stop it:
@@ -26,12 +27,16 @@ python -c 'import recipekit' 2>/dev/null || { echo "error: start it as: uv run b
 mkdir -p "$LOG_DIR"
 
 # What will be done, on which profile and data, and how long it takes.
-plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${DATA:-auto}")
+plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${SOURCE:-${DATA:-auto}}")
 read -r PROFILE DATA <<<"$plan"
 
 # Raw data -> segments: system, instruction, article untrained, answer trained.
 [[ $DATA != hub ]] || python tools/download.py "$TASK"
-[[ $DATA == sample ]] && raw=data/samples/$TASK || raw=data/raw/$TASK
+case $DATA in
+  hub | raw) raw=data/raw/$TASK ;;
+  sample) raw=data/samples/$TASK ;;
+  *) raw=$DATA ;;
+esac
 python tools/regenerate_segments.py "$TASK" --source "$raw"
 
 # What training shares with the test set would be scored as learned.

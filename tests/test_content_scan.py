@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import orjson
 import pyarrow as pa
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processes import runs, wait_for
 from recipekit import ROOT, content_scan, raw
 from recipekit.errors import UserError
 from recipekit.runs import write_jsonl
@@ -26,7 +25,7 @@ def scan(*paths, own=None):
     return content_scan.scan(list(paths), own, lambda n: None)
 
 
-def test_findings_by_kind_with_line_and_masked_value(tmp_path):
+def test_findings_by_kind_with_line_and_starred_value(tmp_path):
     path = tmp_path / "a.jsonl"
     rows = [
         {"body": "花火大会。"},
@@ -51,6 +50,27 @@ def test_every_text_counts_keys_and_chat_rows_and_csv_cells(tmp_path):
     assert [found[path].counts["phone"] for path in (jsonl, table, listed)] == [2, 2, 1]
     assert [line for line, _ in found[table].places["phone"]] == [2, 4] and found[listed].places["phone"][0][0] == 2
     assert found[table].rows == found[listed].rows == 2
+
+
+@pytest.mark.parametrize("number", [4539148803436467, 4539148803436467.0, -4539148803436467])
+def test_a_card_as_a_number_is_found(tmp_path, number):
+    write_jsonl(tmp_path / "a.jsonl", [{"n": [{"card": number}], "age": 45, "big": 1e300, "yes": True}])
+    assert scan(tmp_path / "a.jsonl")[tmp_path / "a.jsonl"].counts == {"card": 1}
+
+
+@pytest.mark.parametrize("chunk", [20, 2**20])
+def test_a_key_that_stands_twice_is_refused(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(raw, "CHUNK", chunk)
+    path, listed = tmp_path / "a.jsonl", tmp_path / "b.json"
+    twice = f'{{"id": 1, "n": [{{"body": "{PHONE}", "b\\u006fdy" : "花火。"}}]}}'
+    path.write_text(f'{{"id": 1, "n": [{{"body": "\\"body\\":"}}, {{"body": ""}}]}}\n{twice}\n', encoding="utf-8")
+    listed.write_text(f"[{twice}]", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        scan(path, listed)
+    assert [problem.partition(";")[0] for problem in error.value.problems] == [
+        f"{listed}: not valid JSON: the key 'body' stands twice in one object",
+        f"{path}:2: not valid JSON: the key 'body' stands twice in one object",
+    ]
 
 
 def test_what_is_not_sure_is_counted_apart(tmp_path, monkeypatch):
@@ -132,8 +152,8 @@ def test_texts_yields_every_text_of_a_value(values):
 
 
 @given(st.text(min_size=1))
-def test_a_masked_value_shows_one_character_at_most(value):
-    shown = content_scan.masked(value)
+def test_a_starred_value_shows_one_character_at_most(value):
+    shown = content_scan.starred(value)
     assert len(shown) <= 12 and shown[:1] in ("*", value[:1]) and set(shown[1:]) <= {"*"}
     assert len(value) > 1 or shown == "*"
 
@@ -161,17 +181,3 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_for(lambda: not any(runs(pid) for pid in workers))
-
-
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()

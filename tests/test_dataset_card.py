@@ -9,9 +9,10 @@ import orjson
 import pytest
 import yaml
 
-from recipekit import dataset_card, dataset_files, raw
+from recipekit import dataset_card, dataset_files, pii_mask, pii_origin, raw
 from recipekit.dataset_release import Wish, prepare
 from recipekit.errors import UserError
+from recipekit.pii_key import Key, load_key
 from recipekit.runs import write_jsonl
 from recipekit.task import load_task
 from regenerate_segments import generate
@@ -148,6 +149,48 @@ def test_card_names_the_download_it_comes_from(task):
     assert "license: cc-by-sa-4.0" in text and "架空" not in text
     (folder / "SOURCE.json").write_text('{"origin": "local"}', encoding="utf-8")
     assert "\n- local\n" in dataset_card.write_card(release(task))
+
+
+def test_masked_copies_keep_the_licence_and_the_card_says_what_was_changed(task, tmp_path):
+    folder, masked = task.root / "data" / "raw" / "mini", tmp_path / "masked"
+    shutil.copytree(task.raw_dir, folder)
+    origin = {"repo": "a/b", "license": "CC BY-SA 4.0", "changed": ["leaks dropped"], "files": {"pos.jsonl": "0"}}
+    (folder / "SOURCE.json").write_text(json.dumps(origin), encoding="utf-8")
+    paths, key = [*folder.glob("*.jsonl"), folder / "gold.csv"], tmp_path / "k.pii-key.json"
+    pii_mask.mask(paths, masked, Key(), key, None, False, lambda *_: None)
+    text = dataset_card.write_card(release(task, source=masked, licence=None))
+    assert "- a/b; licence: CC BY-SA 4.0\n" in text and "license: cc-by-sa-4.0" in text and "unchanged" not in text
+    assert (
+        "rows of.\n\n- Changed: leaks dropped.\n- Changed: personal information masked by tools/mask_pii.py.\n" in text
+    )
+    with pytest.raises(UserError, match="but its source says cc-by-sa-4.0"):
+        release(task, source=masked, licence="mit")
+    pii_mask.restore([masked / "pos.jsonl"], tmp_path / "real", load_key(key, fresh=False), lambda *_: None)
+    record = json.loads((tmp_path / "real" / "SOURCE.json").read_text(encoding="utf-8"))
+    assert record == {"repo": "a/b", "license": "CC BY-SA 4.0", "changed": ["leaks dropped"]}
+    (folder / "SOURCE.json").unlink()
+    assert "rows, unchanged, that" in dataset_card.write_card(release(task))
+
+
+def test_files_of_several_downloads_are_not_masked_into_one_folder(tmp_path):
+    paths = [tmp_path / name / f"{name}.jsonl" for name in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        write_jsonl(path, [{"body": "花火。"}])
+        (path.parent / "SOURCE.json").write_text(json.dumps({"repo": path.stem, "license": "mit"}), encoding="utf-8")
+
+    def mask(*chosen):
+        pii_mask.mask(chosen, tmp_path / "out", Key(), tmp_path / "k.pii-key.json", None, False, lambda *_: None)
+
+    with pytest.raises(UserError, match=r"out: files of several downloads \(.*a/SOURCE.json, .*b/SOURCE.json\)"):
+        mask(*paths)
+    assert not (tmp_path / "out").exists()
+    mask(paths[0])
+    with pytest.raises(UserError, match="several downloads"):
+        mask(paths[1])
+    mask(paths[0])
+    record = json.loads((tmp_path / "out" / "SOURCE.json").read_text(encoding="utf-8"))
+    assert record == {"repo": "a", "license": "mit", "changed": [pii_origin.MASKED]}
 
 
 def test_a_type_that_differs_between_files_is_named(task):

@@ -99,6 +99,113 @@ def test_one_csv_becomes_training_validation_and_test(mini, recipe, monkeypatch)
     assert GoldFile(task, task.test_path("gold")).padded == 0
 
 
+def test_a_misspelt_key_that_keeps_rows_together_is_an_error(mini, recipe, monkeypatch):
+    data = from_csv(recipe).spec["data"] | {}
+    recipe(data=dict(data) | {"split": data["split"] | {"by": "くみ"}})
+    with pytest.raises(UserError, match="jobs.csv:2: key 'くみ': not there, and data.split.by"):
+        regenerate(mini, monkeypatch)
+
+
+def test_test_rows_without_ids_get_one_and_are_not_repeated(mini, recipe, monkeypatch):
+    from_csv(recipe, CSV, {"test": 1, "pos": 1e-9, "neg": 1e-9}, id="ない")
+    with pytest.raises(UserError, match="the part pos"):
+        regenerate(mini, monkeypatch)
+    from_csv(
+        recipe,
+        CSV.replace("見出し9\r\n本文, 9", "見出し8\r\n本文, 8"),
+        {"test": 1, "pos": 1e-9, "neg": 1e-9},
+        id="ない",
+    )
+    with pytest.raises(UserError) as caught:
+        regenerate(mini, monkeypatch)
+    assert "jobs.csv:20: the article, without an id of its own, stands on line 18 already" in caught.value.problems[0]
+
+
+def test_empty_columns_at_the_end_are_none(mini, recipe, monkeypatch):
+    from_csv(recipe, CSV.replace("\r\n本文, ", "本文").replace("\r\n", ",,\r\n"))
+    assert set(json.loads(regenerate(mini, monkeypatch)["in.jsonl"][0])) == {"id", "body", "番号", "本文"}
+
+
+def test_a_csv_with_labels_as_json_needs_no_rows(mini, recipe, monkeypatch):
+    recipe({"pos.csv": 'id,body,label\nP1,海,"{""persons"": []}"\n'})
+    (mini / "data/samples/mini/pos.jsonl").unlink()
+    files = regenerate(mini, monkeypatch)
+    assert '{\\"persons\\": []}</s>' in files["pos_segments.jsonl"][0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"rows": {"body": "{{ 本文"}}, "data.rows.body: unexpected end of template"),
+        ({"rows": {"body": "{{ x | foo }}"}}, "data.rows.body: No filter named 'foo'"),
+        ({"train": {"pos": {"file": "/etc/x.csv"}}}, "data.train.pos.file: found '/etc/x.csv', expected a name below"),
+        ({"train": {"pos": {"file": "../x.csv"}}}, "data.train.pos.file: found '../x.csv', expected a name below"),
+        (
+            {
+                "train": {
+                    "pos": {},
+                    "mix": {"base": "pos", "replay": "pos", "replay_share": 0.5, "seed": 1},
+                    "more": {"base": "mix", "replay": "pos", "replay_share": 0.5, "seed": 1},
+                }
+            },
+            "data.train.more.base: 'mix' is no data set under data.train that has rows of its own",
+        ),
+        (
+            {"split": {"file": "x", "seed": 1, "shares": {"mix": 1, "test": 1}}},
+            "data.split.shares.mix: expected test, or",
+        ),
+    ],
+)
+def test_what_is_wrong_with_data_in_task_yml(recipe, mini, keys, said):
+    data = load_task("mini", mini).spec["data"]
+    with pytest.raises(UserError) as caught:
+        recipe(data=dict(data) | keys)
+    assert any(said in problem for problem in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"segments": None}, "pos.jsonl:1: key 'segments': expected a list of segments"),
+        ({"body": "海", "label": {"persons": 3}}, "pos.jsonl:1: key 'label.persons': 3 is not of type 'array'"),
+    ],
+)
+def test_rows_that_cannot_be_read(mini, recipe, monkeypatch, row, said):
+    recipe({"pos.jsonl": json.dumps(row) + "\n"})
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+        regenerate(mini, monkeypatch)
+
+
+def test_a_body_template_that_fails_on_a_row_is_named(mini, recipe, monkeypatch):
+    from_csv(recipe, body="{{ 番号 + 1 }}")
+    with pytest.raises(UserError, match="jobs.csv:2: data.rows.body in task.yml: "):
+        regenerate(mini, monkeypatch)
+
+
+def test_empty_text_answers_are_refused(mini, recipe, monkeypatch):
+    row = {"instruction": "x", "input": "", "output": " "}
+    gold = GOLD | {"columns": {"a": {"path": "@", "compare": "text"}}}
+    data = load_task("mini", mini).spec["data"]
+    recipe({"pos.jsonl": json.dumps(row) + "\n"}, output_schema={"type": "string"}, gold=gold,
+           data=dict(data) | {"train": {"pos": {"rows": {"format": "alpaca"}}}})  # fmt: skip
+    with pytest.raises(UserError, match="pos.jsonl:1: key 'label': expected the answer as a text"):
+        regenerate(mini, monkeypatch)
+
+
+def test_two_files_of_one_name_are_named(mini, recipe, monkeypatch):
+    (mini / "data/samples/mini/backup").mkdir()
+    recipe({"backup/pos.jsonl": "{}"})
+    with pytest.raises(UserError, match=r"2 files pos.jsonl: .*backup/pos.jsonl, .*mini/pos.jsonl; leave one"):
+        regenerate(mini, monkeypatch)
+
+
+def test_other_files_are_refused_by_their_ending(mini, recipe, monkeypatch):
+    data = load_task("mini", mini).spec["data"]
+    recipe({"x.tsv": "a\tb\n"}, data=dict(data) | {"train": {"pos": {"file": "x.tsv"}}})
+    with pytest.raises(UserError, match=r"x.tsv: expected a file that ends in .jsonl, .json, .csv"):
+        regenerate(mini, monkeypatch)
+
+
 def test_the_parts_are_the_same_again_and_whole(mini, recipe, monkeypatch):
     from_csv(recipe)
     one = regenerate(mini, monkeypatch)
@@ -130,9 +237,10 @@ def test_rows_that_belong_together_stay_together(mini, recipe, monkeypatch):
         (CSV.replace("株式会社7", "甲|乙"), "jobs.csv:16: company: '甲|乙' holds '|'"),
         (CSV.replace("\r\n7,", "\r\n6,"), "jobs.csv:16: id '6' stands on line 14 already"),
         (CSV.replace("甲|乙7", "甲,乙"), "jobs.csv:16: more cells than columns"),
+        (CSV.replace(",甲|乙7", ""), "jobs.csv:16: fewer cells than columns"),
         (CSV.replace('"見出し7', '"見"出し7'), "jobs.csv:16: not valid CSV"),
         (CSV.encode("cp932", "ignore"), "jobs.csv: not UTF-8"),
-        (CSV.replace("タグ", "会社", 1), "jobs.csv:1: two columns of one name"),
+        (CSV.replace("タグ", "会社", 1), "jobs.csv:1: two columns are called 会社"),
         ("\r\n".join(CSV.split("\r\n")[:1]), "the part pos of data.split got no rows"),
     ],
 )
@@ -190,6 +298,12 @@ def test_messages_that_are_no_conversation(recipe, turns, said):
         ("007", {"type": "integer"}, 7),
         ("inf", {"type": "number"}, "inf"),
         ("", {"type": ["integer", "null"]}, None),
+        ("1,2", {"type": "integer"}, "1,2"),
+        ("-1,234.5", {"type": "number"}, -1234.5),
+        ("2", {"enum": [1, 2, 3]}, 2),
+        ("2", {"enum": ["1", "2"]}, "2"),
+        ("", {"anyOf": [{"type": "integer"}, {"type": "null"}]}, None),
+        ("1", True, "1"),
         ("はい", {"type": "boolean"}, True),
         ("甲| 乙|", {"type": "array", "items": {"type": "string"}}, ["甲", "乙"]),
         ("1|2", {"type": "array", "items": {"type": "integer"}}, [1, 2]),

@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import io
 import json
 import os
@@ -6,16 +7,19 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipekit import ROOT, pii_mask, pii_recall, segments, spans, standins
+from processes import runs, wait_for
+from recipekit import ROOT, pii_mask, pii_recall, pii_scan, process, segments, spans, standins
 from recipekit.errors import UserError
 from recipekit.pii import Scanner
 from recipekit.pii_forms import Known
-from recipekit.pii_key import ENDING, Key, load_key
+from recipekit.pii_key import ENDING, Key, hold_key, load_key
 from recipekit.pii_numbers import digits_of, luhn, my_number
 from recipekit.task import load_task
 
@@ -204,6 +208,37 @@ def test_addresses_keep_their_granularity_and_their_parts_agree(desk):
     assert re.search(f"〒000-[0-9]{{4}} ..市.+?{one}丁目{one}?十{one}?番{one}号", masked)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '1,5" ディスクの件、真砂花代さん(38)',
+        '"一" ,真砂花代さん(38)',
+        '"一"真砂花代さん(38)',
+        "一\r真砂花代さん(38)",
+        '\ufeff"一",真砂花代さん(38)',
+        '1,"真砂花代さん(38)',
+    ],
+)
+def test_a_csv_row_that_cannot_be_cut_into_cells_is_refused(desk, broken):
+    path = desk.write("a.csv", f"id,body\n0,真砂花代さん(38)\n{broken}\n2,真砂花代さん(38)\n")
+    with pytest.raises(UserError, match="a.csv:3: not valid CSV: .* where a comma") as error:
+        desk.mask(path)
+    assert "真砂" not in str(error.value) and not desk.key.exists() and not (desk.folder / "masked").exists()
+
+
+@given(st.lists(st.sampled_from(["真", ",", '"', "\n", "\r\n", "\r", " ", "\ufeff", "\0"]), max_size=12).map("".join))
+def test_csv_cells_are_those_of_the_library_or_the_file_is_refused(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        path.write_bytes(f"a,b\n{content}".encode())
+        try:
+            rows = list(pii_scan.read([path]))[1:]
+        except UserError:
+            return
+        cells = [[piece.text.replace('""', '"') for piece in row.pieces] for row in rows]
+        assert [row or [""] for row in csv.reader(io.StringIO(content, newline=""), strict=True)] == cells
+
+
 def test_csv_cells_and_gold_columns(desk):
     head = "quality_test_id,person_name,person_address,note"
     cells = '"123456789018",桐生院健吾|真砂花代,青嶺市柏木町,"桐生院氏は""窃盗""\n否認"'
@@ -315,6 +350,17 @@ def test_any_text_comes_back(tmp_path_factory, texts):
     assert [p.read_bytes() for p in desk.mask(*masked, into="again")] == [p.read_bytes() for p in masked]
 
 
+@pytest.mark.parametrize(
+    "text", ["一" * 32 + "番地青葉荘", "一" * 20_000, "号棟" * 5_000 + "x", "1の" * 5_000, "一番地" + "1" * 9_000]
+)
+def test_no_run_of_numbers_takes_the_square_of_its_length(text):
+    code = "import sys; from recipekit.pii_address import find_addresses; list(find_addresses(sys.argv[1]))"
+    code += "; from recipekit.pii_parts import address_parts, permuted"
+    code += "; [permuted(part, '') for role, part in address_parts('一番地' + sys.argv[1]) if role == 'number']"
+    command = [sys.executable, "-c", code, text]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "tools")}, timeout=20, check=True)
+
+
 def test_stand_ins_are_none_that_stood_in_the_text():
     key = Key()
     key.seen = {standins.FAMILY.draw(2, key._rng) for _ in range(3000)}
@@ -345,6 +391,78 @@ def test_the_key_is_private_and_stays_local(tmp_path, monkeypatch):
 def run(*arguments, **environment):
     command = [sys.executable, str(ROOT / "tools" / "mask_pii.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_chunks_on_every_core_find_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    rows = [{"body": f"{n}", "who": name} for n in range(9) for name in ("花火", "真砂花代さん", "090-1234-5678")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    here, there = io.BytesIO(), io.BytesIO()
+    whole = pii_scan.scan([path], None, False, here, advance)
+    monkeypatch.setattr(pii_scan, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(pii_scan, "CHUNK", 4)
+    assert pii_scan.scan([path], None, False, there, advance) == whole and here.getvalue() == there.getvalue()
+    assert whole.rows == 27 and whole.counts == {"person": 9, "phone": 9}
+
+
+SCAN = """
+import multiprocessing, sys, time
+from pathlib import Path
+from recipekit import pii_scan
+def advance(count):
+    print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+    time.sleep(60)
+if __name__ == "__main__":
+    pii_scan.WORTH_PROCESSES, pii_scan.CHUNK = 0, 1
+    pii_scan.scan([Path(sys.argv[1])], None, False, None, advance)
+"""
+
+
+def test_workers_end_with_a_call_that_is_killed(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "花火"}\n' * 50, encoding="utf-8")
+    (tmp_path / "scan.py").write_text(SCAN, encoding="utf-8")
+    command = [sys.executable, tmp_path / "scan.py", tmp_path / "a.jsonl"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    assert workers and all(runs(worker) for worker in workers)
+    parent.kill()
+    parent.wait()
+    assert wait_for(lambda: not any(runs(worker) for worker in workers))
+
+
+def test_two_calls_with_a_key_come_one_after_the_other(tmp_path):
+    key, lock = tmp_path / f"k{ENDING}", tmp_path / f".lock.k{ENDING}"
+    for name, person in (("a", "真砂花代"), ("b", "神谷三郎")):
+        (tmp_path / f"{name}.txt").write_text(f"{person}さん", encoding="utf-8")
+    command = [sys.executable, ROOT / "tools" / "mask_pii.py", "--fast", "--key", key, "--output", tmp_path / "out"]
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        both = [subprocess.Popen([*command, tmp_path / name], stderr=subprocess.PIPE) for name in ("a.txt", "b.txt")]
+        for call in both:
+            assert f"masking with {key} is still running elsewhere; waiting".encode() in call.stderr.readline()
+        assert not key.exists()
+    for call in both:
+        assert call.communicate()[1] and call.returncode == 0
+    assert run("--restore", "--key", key, "--output", tmp_path / "real", *(tmp_path / "out").iterdir()).returncode == 0
+    for name in ("a.txt", "b.txt"):
+        assert (tmp_path / "real" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_key_that_another_process_keeps_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "PATIENCE", 0)
+    key = tmp_path / f"k{ENDING}"
+    with (
+        hold_key(key),
+        pytest.raises(UserError, match=f"masking with {key} is running in another process"),
+        hold_key(key),
+    ):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), hold_key(Path(f"/proc/none/k{ENDING}")):
+        pass
+    with pytest.raises(UserError, match="shared"), hold_key(ROOT / "data" / f"k{ENDING}"):
+        pass
+    assert not list((ROOT / "data").glob(f".*{ENDING}"))
 
 
 def test_a_dry_run_writes_nothing_and_shows_no_names(tmp_path):

@@ -56,5 +56,6 @@ def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
     (mini / "data/raw").mkdir()
     (mini / "data/samples/mini").rename(mini / "data/raw/mini")
     assert plan.choose_data(task, "cpu", "auto") == "raw" and plan.choose_data(task, "gpu", "raw") == "raw"
-    with pytest.raises(UserError, match="DATA: found 'net', expected auto, hub, raw or sample"):
+    with pytest.raises(UserError, match="'net': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER"):
         plan.choose_data(task, "cpu", "net")
+    assert plan.choose_data(task, "gpu", "data/raw") == "data/raw"

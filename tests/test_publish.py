@@ -50,6 +50,21 @@ def one_scanner():
         yield
 
 
+@pytest.mark.parametrize("status", [400, 418, 503, None])
+def test_a_password_of_the_endpoint_is_shown_nowhere(monkeypatch, status):
+    import httpx
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://me:p4ss@hub.example.jp")
+    assert publish.Target("a/b", "dataset", True, "", "").url == "https://***@hub.example.jp/datasets/a/b"
+    request = httpx.Request("GET", "https://me:p4ss@hub.example.jp/api/x@y")
+    with pytest.raises(UserError) as error, hub_module.explained("upload", "again", None):
+        if status is None:
+            raise httpx.ConnectError("no way to https://me:p4ss@hub.example.jp")
+        httpx.Response(status, request=request).raise_for_status()
+    assert "p4ss" not in str(error.value) and "https://***@hub.example.jp" in str(error.value)
+
+
 @pytest.fixture
 def task(mini):
     """The mini task; its negatives are many enough for the Hub to keep them outside git."""

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -24,6 +27,7 @@ TOKENS = {
     "private key": "-----BEGIN " + "RSA PRIVATE KEY-----",
     "JSON Web Token": JWT,
     "password in a URL": "https://user:" + "pa55word@db.example.jp/x",
+    "npm token": "/:" + "_authToken=npm_" + LETTERS[:36],
     "GitLab Token": "glpat-" + LETTERS[:20],
     "Stripe Access Key": "sk_live_" + LETTERS[:24],
 }
@@ -60,6 +64,13 @@ def test_other_forms_of_keys(key):
 )
 def test_what_is_no_secret(text):
     assert list(secret_scan.find(text)) == []
+
+
+@pytest.mark.parametrize("unit", ["a-", "a.", "a:", "://", "//x/", "eyJ", "eyJa.", "hf_", "-----BEGIN A ", "a@", "x"])
+def test_no_text_takes_the_square_of_its_length(unit):
+    find = "import sys; from recipekit import secret_scan; list(secret_scan.find(sys.argv[1] * 200_000))"
+    command = [sys.executable, "-c", find, unit]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "tools")}, timeout=20, check=True)
 
 
 def test_nothing_is_found_in_the_samples():

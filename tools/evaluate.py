@@ -37,14 +37,14 @@ from recipekit.task import Task, load_task
 
 KIT = ROOT / "tools" / "recipekit"
 MODULES = [
-    "compare", "evaluation", "extract", "gold", "inputs", "joining", "plots", "redact", "report", "scoring", "segments",
-    "spans", "tables",
+    "compare", "evaluation", "extract", "gold", "inputs", "joining", "page", "plots", "redact", "report", "scoring",
+    "segments", "spans", "tables",
 ]  # fmt: skip
 CODE = [
     Path(__file__),
     *KIT.glob("normal*.py"),
     KIT / "laws.yml",
-    KIT / "report.html.j2",
+    *(KIT / name for name in ("report.html.j2", "page.html.j2", "page.css")),
     *(KIT / f"{name}.py" for name in MODULES),
 ]
 

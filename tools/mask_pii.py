@@ -20,7 +20,7 @@ from recipekit import pii_mask, pii_recall, pii_scan
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.pii_forms import Known
-from recipekit.pii_key import load_key
+from recipekit.pii_key import hold_key, load_key
 from recipekit.pii_scan import Found
 from recipekit.runs import relative
 from recipekit.task import load_task
@@ -46,11 +46,11 @@ def mask_pii(
     with progress("rows", None) as advance:
         if output is None or key is None:
             return _dry(pii_scan.scan(paths, known, not fast, None, advance), show_values)
-        loaded = load_key(key, fresh=not restore)
         if restore:
-            changed = pii_mask.restore(paths, output, loaded, advance)
+            changed = pii_mask.restore(paths, output, load_key(key, fresh=False), advance)
             return show(f"{changed:,} texts restored into {relative(output)}")
-        found = pii_mask.mask(paths, output, loaded, key, known, not fast, advance)
+        with hold_key(key) as held:
+            found = pii_mask.mask(paths, output, held, key, known, not fast, advance)
     show(_table(found))
     return show(f"{found.rows:,} rows are in {relative(output)}; {relative(key)} gives them back, keep it to yourself")
 

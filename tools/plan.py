@@ -39,14 +39,16 @@ def choose_profile(asked: str) -> tuple[str, str]:
 
 
 def choose_data(task: Task, profile: str, asked: str) -> str:
-    """Return where raw data come from: "hub", "raw" (data/raw/<task>, as it is) or "sample" (data/samples/<task>).
+    """Return where raw data come from: "hub", "raw" (data/raw/<task>), "sample" (data/samples/<task>) or a folder.
 
     Raises:
         UserError: The asked data do not exist.
     """
     folders = {"raw": task.root / "data" / "raw" / task.name, "sample": task.root / "data" / "samples" / task.name}
     if asked not in ("auto", "hub", *folders):
-        raise UserError(f"DATA: found '{asked}', expected auto, hub, raw or sample")
+        if not (task.root / asked).is_dir():
+            raise UserError(f"'{asked}': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER with the raw data")
+        return asked
     if asked == "auto":
         on_hub = profile == "gpu" and "sources" in task.spec["data"]
         asked = "hub" if on_hub else "sample" if folders["sample"].is_dir() else "raw"
@@ -57,7 +59,7 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
 
 def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
-    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.name}", "sample": f"data/samples/{task.name}"}[data]
+    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.name}", "sample": f"data/samples/{task.name}"}.get(data, data)
     training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in phases}
     return {
         "regenerate": f"{raw} -> data/train, data/test",
@@ -95,7 +97,7 @@ def times(task: Task, profile: str, name: str) -> str:
 def plan(
     task: str,
     profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
-    data: Annotated[str, typer.Option(help="auto, hub, raw or sample")] = "auto",
+    data: Annotated[str, typer.Option(help="auto, hub, raw, sample or a folder")] = "auto",
 ) -> None:
     """Show the plan of a task's pipeline; print profile and data on standard output."""
     recipe = load_task(task)

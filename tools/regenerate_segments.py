@@ -7,39 +7,28 @@ row is {"id", "body", "label"}, or what data.rows of task.yml says: CSV columns,
 that has "segments" already is taken apart and rebuilt with the prompt of today.
 """
 
-import os
 import shutil
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recipekit import ROOT, inputs, raw
+from recipekit import inputs, raw
 from recipekit.console import console, log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.mixing import mix
 from recipekit.preparing import prepare
-from recipekit.runs import Step, relative
+from recipekit.process import hold
+from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
-CODE = (
-    "formats",
-    "gold_rows",
-    "mixing",
-    "preparing",
-    "raw",
-    "segments",
-    "specials",
-    "task",
-)  # modules that the rows depend on
 
-
-def check_test_set(path: Path) -> int:
-    """Check that every test row has a unique id and a body; returns the number of rows."""
+def count_articles(path: Path) -> int:
+    """Count the rows of a test set, each of which has a unique id and a body."""
     keys = array("Q")
     problems = []
     for place, found in inputs.scan(path):
@@ -75,7 +64,7 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
         try:
             for which in ("input", "gold"):
                 shutil.copyfile(raw.find(task, source, test[which]), folder / test[which])
-            counts[test["input"]] = check_test_set(raw.find(task, source, test["input"]))
+            counts[test["input"]] = count_articles(raw.find(task, source, test["input"]))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -94,25 +83,21 @@ def products(task: Task) -> list[Path]:
 
 
 @contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """Open a folder for files that are not whole yet; it goes at the end, and so do those of runs that were killed.
+def workplace(task: Task, folder: Path) -> Iterator[Path]:
+    """Open a folder for files that are not whole yet; it goes at the end, and what a killed run left goes before.
 
     Raises:
-        UserError: Nothing can be written there.
+        UserError: Nothing can be written there, or another process is at the same task.
     """
+    own = folder / f".regenerate.{task.name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".regenerate.*"):
-            with suppress(ProcessLookupError, ValueError):
-                os.kill(int(left.suffix[1:]), 0)
-                continue
-            shutil.rmtree(left, ignore_errors=True)
-        own = folder / f".regenerate.{os.getpid()}"
-        own.mkdir(exist_ok=True)
-        try:
-            yield own
-        finally:
+        with hold(task.outputs / "regenerate.lock", f"regenerate of {task.name}"):
             shutil.rmtree(own, ignore_errors=True)
+            own.mkdir(parents=True)
+            try:
+                yield own
+            finally:
+                shutil.rmtree(own, ignore_errors=True)
     except OSError as error:
         what = f"cannot be written, {error.strerror or error}"
         raise UserError(f"{relative(folder)}: {what}; make room there and run the same command again") from None
@@ -128,21 +113,20 @@ def regenerate(
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.raw_dir
     log_to("regenerate")
-    code = [ROOT / "tools" / "regenerate_segments.py", *(ROOT / f"tools/recipekit/{name}.py" for name in CODE)]
     step_inputs = {
         "raw": folder,
         "data": recipe.spec["data"],
         "schema": recipe.output_schema,
         "gold": recipe.spec["gold"],
         **recipe.prompt_sources(),
-        **{path.name: path for path in code},
+        "code": code_digest(),
     }
     step = Step(recipe.outputs, "regenerate", step_inputs, products(recipe))
     if step.done():
         show("regenerate: up to date")
         return
     train, test = recipe.root / "data" / "train", recipe.root / "data" / "test"
-    with workplace(train) as own:
+    with workplace(recipe, train) as own:
         counts = generate(recipe, folder, own)
         test.mkdir(parents=True, exist_ok=True)
         for file in sorted(own.iterdir()):

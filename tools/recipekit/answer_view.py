@@ -1,21 +1,15 @@
 """An answer as people look at it: its values by column, and the article with these values marked, as HTML."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
-from recipekit import spans
+from recipekit import page, spans
 from recipekit.extract import predicted_values
 from recipekit.task import Task
 
 # Light enough for black text, far from one another; each mark says its column's name as well.
 COLOURS = ["#ffc9c9", "#a5d8ff", "#ffec99", "#b2f2bb", "#d0bfff", "#ffd8a8", "#99e9f2", "#fcc2d7", "#d8f5a2", "#ced4da"]
-_template = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-).get_template("answer_view.html.j2")  # fmt: skip
+_template = page.environment().get_template("answer_view.html.j2")
 
 
 class Column(NamedTuple):

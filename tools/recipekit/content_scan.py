@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from recipekit.runs import relative
 KINDS = (*pii.KINDS, secret_scan.SECRET, secret_scan.OWN)
 PLACES = 3  # kept of each kind
 PROBLEMS = 20  # kept of a file
+LONG = 10**9  # numbers from here on are looked at; below are years, ages and counts
 SMALL = 2**18  # bytes that are scanned before other processes would have started
 _ANOTHER_TYPE = "another type than before, which datasets cannot load ({}); write a key's values in one type"
 TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
@@ -34,7 +36,7 @@ class Found:
         lines: Lines that a chunk was; 0 where its lines are counted from the file's first.
         counts: Kind -> findings.
         unsure: Kind -> findings of a weak rule, which are not in counts.
-        places: Kind -> line and masked value of the first findings.
+        places: Kind -> line and starred value of the first findings.
         problems: Line and what is wrong with it, the first ones.
         wrong: Problems that there are.
         type: Arrow type of a row, with every key that occurs.
@@ -103,21 +105,24 @@ class RowScanner:
         return found
 
     def _findings(self, texts: list[str], unsure: Counter[str]) -> Iterator[tuple[str, str]]:
-        """Yield kind and masked value of what is in a row's texts; what is not sure is only counted."""
+        """Yield kind and starred value of what is in a row's texts; what is not sure is only counted."""
         for secret in secret_scan.find("\n".join(texts), self.own):
             yield secret.kind, secret.name
         for text in filter(None, texts):
             for finding in self.pii(text):
                 if finding.sure:
-                    yield finding.kind, masked(finding.text)
+                    yield finding.kind, starred(finding.text)
                 else:
                     unsure[finding.kind] += 1
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield every key and text of a JSON value."""
+    """Yield every key and text of a JSON value, and its long numbers: a card's, say."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, int | float):
+        if LONG <= abs(value) < inf:
+            yield str(int(value))
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield key
@@ -127,7 +132,7 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
 
 
-def masked(value: str) -> str:
+def starred(value: str) -> str:
     """Show how a value begins and how long it is."""
     return value[:1] + "*" * min(len(value) - 1, 11) if len(value) > 1 else "*"
 
@@ -177,7 +182,7 @@ def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> di
     def chunks() -> Iterator[Chunk]:
         for path in paths:
             try:
-                yield from raw.chunks(path)
+                yield from raw.chunks(path, unique=True)
             except UserError as error:
                 problems.extend(error.problems)
 

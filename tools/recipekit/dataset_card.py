@@ -87,6 +87,7 @@ def write_card(release: Release) -> str:
         origins=[{key: origin.get(key) for key in ORIGIN_KEYS} for origin in release.origins],
         fields=[(name.name, type_name(name.type)) for name in kind],
         schema=orjson.dumps(release.task.output_schema, option=orjson.OPT_INDENT_2).decode(),
+        changes=sorted({what for origin in release.origins for what in origin.get("changed") or []}),
         mixes={name: spec for name, spec in release.task.spec["data"]["train"].items() if "base" in spec},
         counts=release.counts,
     )

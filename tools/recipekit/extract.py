@@ -86,9 +86,9 @@ def predicted_values(task: Task, output: Any) -> dict[str, list[str]]:
     return {column: found[1].get(column, []) if column not in flat else flat[column] for column in task.gold_columns}
 
 
-def properties_of(path: str) -> set[str]:
-    """Name the properties that a JMESPath takes values from, without those that a filter looks at."""
-    return set(_fields(jmespath.compile(path).parsed))
+def properties_of(path: str) -> list[str]:
+    """Name the properties that a JMESPath takes values from, outermost first, without those that a filter looks at."""
+    return list(_fields(jmespath.compile(path).parsed))
 
 
 def _fields(node: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ Row = dict[str, Any]
 ALPACA = {"body": "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}", "label": "output"}
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPEAKERS = {"user": "ユーザー", "assistant": "アシスタント"}
+NAMES: dict[str, type] = {"string": str, "boolean": bool, "integer": int, "number": float, "null": type(None)}
 TRUTHS = {"true": True, "1": True, "はい": True, "false": False, "0": False, "いいえ": False}
 
 
@@ -46,6 +47,8 @@ class Converter:
         if self.as_is:
             for key in ("id", "body", "label"):
                 row.setdefault(key)
+            if isinstance(row["label"], str) and not self.task.answers_are_text:  # a cell of a CSV
+                row["label"] = typed(row["label"], self.schema, self.separator)
             return row
         if self.messages:
             row = _exchange(row)
@@ -57,22 +60,21 @@ class Converter:
         """Name the keys that the label is made of."""
         return list(_leaves(self.label))
 
-    def _label(self, spec: Any, row: Row, schema: Mapping[str, Any]) -> Any:
+    def _label(self, spec: Any, row: Row, schema: Any) -> Any:
         if isinstance(spec, Mapping):
-            parts = schema.get("properties", {})
+            parts = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
             return {key: self._label(inner, row, parts.get(key, {})) for key, inner in spec.items()}
         if spec not in row:
             raise UserError(f"key '{spec}': not there, and task.yml makes the label of it; add it or remove the row")
         return typed(row[spec], schema, self.separator)
 
 
-def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
+def typed(value: Any, schema: Any, separator: str) -> Any:
     """Give a text the type that a schema asks for; what is none of it stays text, for the schema to refuse.
 
     A list is split at the separator, objects are read as JSON; an empty text is null where null is allowed.
     """
-    kinds = schema.get("type", "object" if "properties" in schema else "string")
-    kinds = kinds if isinstance(kinds, list) else [kinds]
+    kinds = _types(schema)
     if value is None and "null" not in kinds and "string" in kinds:
         return ""
     if not isinstance(value, str) or "string" in kinds:
@@ -86,15 +88,30 @@ def typed(value: Any, schema: Mapping[str, Any], separator: str) -> Any:
     if "boolean" in kinds:
         return TRUTHS.get(text.lower(), value)
     try:
-        if {"integer", "number"} & set(kinds):
-            digits = text.replace(",", "")
+        if {"integer", "number"} & kinds:
+            digits = text.replace(",", "") if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
             return int(digits) if re.fullmatch(r"[+-]?\d{1,18}", digits) else orjson.loads(digits)
         return orjson.loads(value)
     except ValueError:
         return value
 
 
-def orderer(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _types(schema: Any) -> set[str]:
+    """Name the JSON types that a schema allows; text where it does not say."""
+    if not isinstance(schema, Mapping):
+        return {"string"}
+    if "type" in schema:
+        return {schema["type"]} if isinstance(schema["type"], str) else set(schema["type"])
+    if "properties" in schema:
+        return {"object"}
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    found = {name for choice in choices for name in NAMES if isinstance(choice, NAMES[name])}
+    found -= {"integer", "number"} if any(isinstance(choice, bool) for choice in choices) else set()
+    found |= {name for key in ("anyOf", "oneOf") for inner in schema.get(key, []) for name in _types(inner)}
+    return found or {"string"}
+
+
+def orderer(schema: Any) -> Callable[[Any], Any]:
     """Make a function that puts an answer's keys into the order of the schema's properties.
 
     Constrained decoding writes them in that order, and a model that learned another would be held to one that it never
@@ -103,7 +120,9 @@ def orderer(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
     return _orderer(schema) or (lambda value: value)
 
 
-def _orderer(schema: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+def _orderer(schema: Any) -> Callable[[Any], Any] | None:
+    if not isinstance(schema, Mapping):
+        return None
     if inner := _orderer(schema["items"]) if isinstance(schema.get("items"), dict) else None:
         return lambda value: [inner(item) for item in value] if isinstance(value, list) else value
     parts = schema.get("properties")
@@ -140,7 +159,7 @@ def _body(spec: str, given: bool) -> Callable[[Row], Any]:
     def render(row: Row) -> str:
         try:
             return template.render(row)
-        except jinja2.UndefinedError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UserError(f"data.rows.body in task.yml: {error}; the keys here are {', '.join(row)}") from None
 
     return render

@@ -39,7 +39,7 @@ class GoldWriter:
     def _cell(self, column: str, values: list[str]) -> str:
         for value in values:
             if self.separator in value:
-                remedy = "choose another gold.separator in task.yml"
+                remedy = "choose another gold.separator in task.yml, or one_row_per where an entity has several"
                 raise UserError(f"{column}: {value[:40]!r} holds {self.separator!r}, which parts values; {remedy}")
         return self.separator.join(values)
 

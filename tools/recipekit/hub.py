@@ -50,10 +50,10 @@ def find_token(root: Path) -> str | None:
 
 
 def endpoint() -> str:
-    """Where the Hub is: HF_ENDPOINT, or the public one."""
+    """Where the Hub is, for messages: HF_ENDPOINT without a password, or the public one."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT
+    return masked(constants.ENDPOINT)
 
 
 def connect(token: str | None) -> "HfApi":
@@ -200,7 +200,8 @@ def reason(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"(\w+://)[^\s/]*@", r"\1***@", line)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

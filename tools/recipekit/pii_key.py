@@ -7,7 +7,8 @@ import random
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from recipekit import ROOT, standins
 from recipekit.errors import UserError
 from recipekit.pii_numbers import DIGITS, digits_of, luhn, mail_of, my_number, national
 from recipekit.pii_parts import address_parts, name_parts, permuted
+from recipekit.process import hold
 from recipekit.runs import relative, writing
 from recipekit.spans import fold
 
@@ -120,10 +122,6 @@ class Key:
             f"no stand-ins are left of the kind '{name}'; mask these files in two calls with a key file each"
         )
 
-    def restore(self, text: str) -> str:
-        """Put the real texts back where stand-ins are."""
-        return "".join(real if real is not None else shown for shown, real in self.standins_in(text))
-
     def standins_in(self, text: str) -> list[tuple[str, str | None]]:
         """Cut a text into stand-ins, each with what it stands for, and what is between them, with None."""
         found: list[tuple[str, str | None]] = []
@@ -149,19 +147,27 @@ class Key:
         return {first: sorted(known, reverse=True) for first, known in lengths.items()}
 
 
+@contextmanager
+def hold_key(path: Path) -> Iterator[Key]:
+    """Read a key file, or begin one, and keep other processes from it until the block ends, its last save done.
+
+    Raises:
+        UserError: As `load_key`, or another process keeps it.
+    """
+    _check_place(path)
+    # Beside it, as each save puts another file in its place; its name ends alike, so that git ignores it too.
+    with hold(path.with_name(f".lock.{path.name}"), f"masking with {relative(path)}"):
+        yield load_key(path, fresh=True)
+
+
 def load_key(path: Path, fresh: bool) -> Key:
     """Read a key file, or begin one where it may be begun.
 
     Raises:
         UserError: It lies where files are uploaded from, has another name, is missing or is no key file.
     """
-    shown, inside = relative(path), [name for name in UPLOADED if path.resolve().is_relative_to(ROOT / name)]
-    if not path.name.endswith(ENDING):
-        raise UserError(f"{shown}: a key file's name ends in {ENDING}, so that git ignores it; rename it")
-    if inside:
-        raise UserError(
-            f"{shown}: lies in {inside[0]}/, which is shared; keep the key elsewhere, e.g. in {ROOT.parent}"
-        )
+    _check_place(path)
+    shown = relative(path)
     if not path.exists():
         if fresh:
             return Key()
@@ -170,6 +176,16 @@ def load_key(path: Path, fresh: bool) -> Key:
         return Key(dict(orjson.loads(path.read_bytes()) or {"no": "seed"}))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{shown}: no key file that mask_pii wrote; name another, or restore it from a copy") from None
+
+
+def _check_place(path: Path) -> None:
+    shown, inside = relative(path), [name for name in UPLOADED if path.resolve().is_relative_to(ROOT / name)]
+    if not path.name.endswith(ENDING):
+        raise UserError(f"{shown}: a key file's name ends in {ENDING}, so that git ignores it; rename it")
+    if inside:
+        raise UserError(
+            f"{shown}: lies in {inside[0]}/, which is shared; keep the key elsewhere, e.g. in {ROOT.parent}"
+        )
 
 
 def sha(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from recipekit import spans
+from recipekit import pii_origin, spans
 from recipekit.errors import UserError
 from recipekit.pii_forms import Known
 from recipekit.pii_key import Key, sha
@@ -44,8 +44,9 @@ def mask(
     """Write masked copies of files into a folder, and the key.
 
     Raises:
-        UserError: A file cannot be read or written. Nothing is half-written then.
+        UserError: A file cannot be read or written, or files are of several downloads. Nothing is half-written then.
     """
+    origin = pii_origin.find(paths, folder)
     with tempfile.TemporaryFile() as spill:
         found = scan(paths, known, ginza, spill, advance, key.rows)
         shown = assign(key, found)
@@ -60,6 +61,7 @@ def mask(
                         key.rows.add(sha(written)[:DIGEST])
                     stream.write(written.encode())
             key.save(key_path)
+            pii_origin.write(origin, folder, masked=True)
     return found
 
 
@@ -123,7 +125,7 @@ def _snapped(text: str, edits: Sequence[Edit], start: int, end: int) -> str:
 
 def restore(paths: Sequence[Path], folder: Path, key: Key, advance: Advance) -> int:
     """Write files with the real texts back in place into a folder; returns how many rows changed."""
-    changed = 0
+    changed, origin = 0, pii_origin.find(paths, folder)
     with ExitStack() as files:
         streams = {path: files.enter_context(writing(folder / path.name)) for path in paths}
         for path, stream in streams.items():
@@ -132,6 +134,7 @@ def restore(paths: Sequence[Path], folder: Path, key: Key, advance: Advance) -> 
                 changed += real != row.text
                 stream.write(real.encode())
                 advance(1)
+        pii_origin.write(origin, folder, masked=False)
     return changed
 
 

@@ -11,12 +11,12 @@ from recipekit.spans import fold
 
 KANA = re.compile("[ぁ-ゖァ-ヺーｦ-ﾟA-Za-zＡ-Ｚａ-ｚ]")
 SEPARATOR = re.compile(r"[\s・･＝=,.]+")
-_KANJI_NUMBER = "[〇一二三四五六七八九十百千]+"
+_KANJI_NUMBER = "[〇一二三四五六七八九十百千]{1,16}+"
 _UNIT = "丁目|番地|番丁|番(?![町丁街])|号室|号|条|線|階|棟|F|Ｆ"
 _PIECES = re.compile(
     rf"(?P<postcode>(?<=〒)\s?[0-9０-９]{{3}}[-－‐‑–—―−ー]?[0-9０-９]{{4}})|(?P<keep>〒|[上下]る|[東西]入る?|{PREFECTURE}|同[市区町村県](?![^\s0-9０-９]{{0,1}}$)"
     rf"|大字|字|{_UNIT}|[\s、，,「」・（）()\-－‐‑–—―−]|(?<=[0-9０-９])[のノー](?=[0-9０-９])|(?<=番)の|(?<=番地)の|(?<=丁目)の|[東西南北](?=[0-9０-９]))"
-    rf"|(?P<number>[0-9０-９]+|{_KANJI_NUMBER}(?={_UNIT}))"
+    rf"|(?P<number>[0-9０-９]{{1,16}}|{_KANJI_NUMBER}(?={_UNIT}))"
     rf"|(?P<place>(?:(?!{_KANJI_NUMBER}(?:{_UNIT})|[0-9０-９\s、，,「」（）()\-－‐])[^市区町村郡])+?)(?P<suffix>[市区町村郡]|(?=[0-9０-９\s、，,「」（）()\-－‐]|{_KANJI_NUMBER}(?:{_UNIT})|$))"
     r"|(?P<other>.)",
     re.DOTALL,

@@ -1,6 +1,7 @@
 """The texts inside a row of a file, byte for byte: JSONL strings with escapes, CSV cells, or a whole text file."""
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from recipekit.runs import relative
 
 SUFFIXES = (".jsonl", ".csv", ".txt")
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|(?<![\w.+-])-?([0-9]{10,})(?![\w.])')
-_CELL = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]+)')
+_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"|([^",\r\n]+)')
 _ESCAPE = re.compile(
     r"\\{1,2}u(?P<hex>[0-9a-fA-F]{4})|\\{1,2}(?P<control>[nrtbf])|\\(?P<letter>.)|(?P<plain>[^\\]+)", re.DOTALL
 )
@@ -160,7 +161,11 @@ def pieces(row: str, suffix: str, header: list[str] | None = None) -> list[Piece
 
 
 def _cells(row: str) -> Iterator[tuple[int, str]]:
-    """Yield where each cell of a CSV record begins, and it, without the quotes around."""
+    """Yield where each cell of a CSV record begins, and it, without the quotes around.
+
+    Raises:
+        ValueError: Something stands in the record that is no cell.
+    """
     place = 0
     while True:
         match = _CELL.match(row, place)
@@ -171,8 +176,20 @@ def _cells(row: str) -> Iterator[tuple[int, str]]:
         else:
             yield place, ""
         if row[place : place + 1] != ",":
-            return
+            break
         place += 1
+    if row[place:] not in ("", "\n", "\r\n"):
+        what = "a quote" if '"' in row[place : place + 1] else "a line break" if row[place] == "\r" else "text"
+        raise ValueError(f"{what} where a comma or the end of the row is expected")
+
+
+def csv_problem(row: str, line: int) -> str | None:
+    """Say why the CSV record that begins in a line cannot be cut into cells; None: it can."""
+    try:
+        deque(_cells(row.removeprefix("\ufeff") if line == 1 else row), 0)
+    except ValueError as error:
+        return f"not valid CSV: {error}; put a cell that has quotes in it into quotes and double those inside"
+    return None
 
 
 def columns(row: str) -> list[str]:

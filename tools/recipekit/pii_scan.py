@@ -2,22 +2,20 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import orjson
 
-from recipekit import standins
+from recipekit import parallel, standins
 from recipekit.errors import UserError
 from recipekit.pii import KINDS
 from recipekit.pii_forms import Forms, Known, Mark
 from recipekit.pii_key import sha
-from recipekit.pii_rows import Piece, columns, pieces, read_rows
-from recipekit.raw import workers
+from recipekit.pii_rows import Piece, columns, csv_problem, pieces, read_rows
 from recipekit.runs import relative
 from recipekit.spans import fold
 
@@ -65,52 +63,50 @@ class Found:
     rows: int = 0
 
 
-_forms: Forms
-_known: Known | None
+class Marker:
+    """Marks what is to be hidden in chunks of rows; one a process, as it loads a dictionary."""
+
+    def __init__(self, known: Known | None, ginza: bool) -> None:
+        self.forms, self.known = Forms(ginza), known
+
+    def mark(self, chunk: list[Row]) -> tuple[list[list[list[Mark]]], dict[str, int], set[str]]:
+        """Mark the rows of a chunk; also returns splits of names and what looks like a stand-in."""
+        marked, splits, seen = [], dict[str, int](), set[str]()
+        for row in chunk:
+            texts = [piece.text for piece in row.pieces]
+            marks = self.forms.marks(texts, self._known_values(row))
+            marked.append(marks)
+            for text, places in zip(texts, marks, strict=True):
+                seen |= {match[0] for match in standins.STANDIN.finditer(text)}
+                names = {fold(text[start:end]): text[start:end] for start, end, kind in places if kind == "person"}
+                splits |= {name: self.forms.split(name) for name in names if name not in splits}
+        return marked, splits, seen
+
+    def _known_values(self, row: Row) -> list[tuple[str, str]]:
+        if self.known and row.suffix == ".jsonl":
+            return list(self.known.values(orjson.loads(row.text.removeprefix("\ufeff"))))
+        if self.known and row.suffix == ".csv" and row.header is not None:
+            return list(self.known.values(dict(zip(row.header, columns(row.text.rstrip("\r\n")), strict=False))))
+        return []
 
 
-def _begin(known: Known | None, ginza: bool) -> None:
-    """Load the dictionary in a process."""
-    global _forms, _known
-    _forms, _known = Forms(ginza), known
-
-
-def _scan(chunk: list[Row]) -> tuple[list[list[list[Mark]]], dict[str, int], set[str]]:
-    """Mark the rows of a chunk; also returns splits of names and what looks like a stand-in."""
-    marked, splits, seen = [], dict[str, int](), set[str]()
-    for row in chunk:
-        texts = [piece.text for piece in row.pieces]
-        marks = _forms.marks(texts, _known_values(row) if _known else ())
-        marked.append(marks)
-        for text, places in zip(texts, marks, strict=True):
-            seen |= {match[0] for match in standins.STANDIN.finditer(text)}
-            names = {fold(text[start:end]): text[start:end] for start, end, kind in places if kind == "person"}
-            splits |= {name: _forms.split(name) for name in names if name not in splits}
-    return marked, splits, seen
-
-
-def _known_values(row: Row) -> list[tuple[str, str]]:
-    assert _known
-    if row.suffix == ".jsonl":
-        return list(_known.values(orjson.loads(row.text.removeprefix("\ufeff"))))
-    if row.suffix == ".csv" and row.header is not None:
-        return list(_known.values(dict(zip(row.header, columns(row.text.rstrip("\r\n")), strict=False))))
-    return []
+def _marker(known: Known | None, ginza: bool) -> Callable[[list[Row]], Any]:
+    return Marker(known, ginza).mark
 
 
 def read(paths: Sequence[Path]) -> Iterator[Row]:
     """Read the rows of files.
 
     Raises:
-        UserError: A file cannot be read, or lines of it are no JSON; all such lines at once, at the file's end.
+        UserError: A file cannot be read, or lines of it are no JSON or CSV; all such lines at once, at the file's end.
     """
     for path in paths:
         suffix, header = path.suffix.lower(), None
         problems = []
         for line, text in read_rows(path):
             place = f"{relative(path)}:{line}"
-            if suffix == ".jsonl" and (problem := _not_json(text, line)):
-                problems.append(f"{place}: {problem}; mend or remove the line")
+            if problem := _not_json(text, line) if suffix == ".jsonl" else suffix == ".csv" and csv_problem(text, line):
+                problems.append(f"{place}: {problem}")
                 continue
             yield Row(place, text, suffix, header)
             if suffix == ".csv" and header is None:
@@ -121,12 +117,12 @@ def read(paths: Sequence[Path]) -> Iterator[Row]:
 
 def _not_json(text: str, line: int) -> str | None:
     if not text.strip():
-        return "the line is empty"
+        return "the line is empty; remove it"
     try:
         row = orjson.loads(text.removeprefix("\ufeff") if line == 1 else text)
     except orjson.JSONDecodeError as error:
-        return f"not valid JSON: {error}"
-    return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
+        return f"not valid JSON: {error}; mend or remove the line"
+    return None if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}; mend it"
 
 
 def scan(
@@ -149,15 +145,24 @@ def scan(
     """
     found = Found()
     rows = (row._replace(masked=bool(masked) and sha(row.text)[:DIGEST] in masked) for row in read(paths))
-    with _processes(sum(path.stat().st_size for path in paths if path.exists()), known, ginza) as mapped:
-        for chunk, (marked, splits, seen) in mapped(_scan, _chunks(rows)):
-            found.splits |= splits
-            found.seen |= seen
-            for row, marks in zip(chunk, marked, strict=True):
-                _note(found, row, marks)
-                if spill:
-                    spill.write(orjson.dumps([[tuple(mark) for mark in places] for places in marks]) + b"\n")
-            advance(len(chunk))
+    waiting: deque[list[Row]] = deque()
+
+    def chunks() -> Iterator[list[Row]]:
+        while chunk := list(islice(rows, CHUNK)):
+            waiting.append(chunk)
+            yield chunk
+
+    make = partial(_marker, known, ginza)
+    small = sum(path.stat().st_size for path in paths if path.exists()) < WORTH_PROCESSES
+    for marked, splits, seen in map(make(), chunks()) if small else parallel.in_order(make, chunks()):
+        chunk = waiting.popleft()
+        found.splits |= splits
+        found.seen |= seen
+        for row, marks in zip(chunk, marked, strict=True):
+            _note(found, row, marks)
+            if spill:
+                spill.write(orjson.dumps([[tuple(mark) for mark in places] for places in marks]) + b"\n")
+        advance(len(chunk))
     return found
 
 
@@ -174,35 +179,6 @@ def _note(found: Found, row: Row, marks: list[list[Mark]]) -> None:
                 name, _, line = row.place.rpartition(":")
                 line_here = int(line) + (piece.text.count("\n", 0, start) if row.suffix == ".txt" else 0)
                 first.append((f"{name}:{line_here}", piece.text[start:end]))
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while chunk := list(islice(rows, CHUNK)):
-        yield chunk
-
-
-@contextmanager
-def _processes(size: int, known: Known | None, ginza: bool) -> Iterator[Callable[..., Iterator[tuple[list[Row], Any]]]]:
-    """Yield a map over chunks, each with its result: here for little, in a process a core for much."""
-    if size < WORTH_PROCESSES:
-        _begin(known, ginza)
-        yield lambda function, chunks: ((chunk, function(chunk)) for chunk in chunks)
-        return
-    processes = workers()
-    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(known, ginza)) as pool:
-
-        def mapped(
-            function: Callable[[list[Row]], Any], chunks: Iterator[list[Row]]
-        ) -> Iterator[tuple[list[Row], Any]]:
-            waiting: deque[tuple[list[Row], Future[Any]]] = deque()
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(function, chunk)))
-                if len(waiting) > 2 * processes:
-                    first, result = waiting.popleft()
-                    yield first, result.result()
-            yield from ((chunk, result.result()) for chunk, result in waiting)
-
-        yield mapped
 
 
 def kinds_found(found: Found) -> list[tuple[str, int, int]]:

@@ -120,15 +120,15 @@ class Maker:
         label = self.order(row["label"])
         part = self.file.part(row)
         made.rows[part] += 1
-        if row["id"] is not None:
-            made.ids.append(raw.key(str(row["id"])))
+        name = row["id"] if row["id"] is not None or part != TEST else made_up(self.file, text)
+        if name is not None:
+            made.ids.append(raw.key(str(name)))
         if part == TEST and self.gold:
-            name = str(row["id"] or f"{self.file.path.stem}-{raw.key(text):016x}")
             known = {*self.converter.names(), "label", "messages", "conversations", "segments"}
             own = {key: value for key, value in row.items() if key not in known}
-            article = orjson.dumps({**own, "id": name, "body": row["body"]}) + b"\n"
+            article = orjson.dumps({**own, "id": str(name), "body": row["body"]}) + b"\n"
             parts.setdefault(self.task.spec["data"]["test"]["input"], []).append(article)
-            cells = self.gold.rows(name, label)
+            cells = self.gold.rows(str(name), label)
             parts.setdefault(self.task.spec["data"]["test"]["gold"], []).append(cells)
         else:
             parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(text, label))
@@ -204,6 +204,11 @@ def _heads(task: Task, file: RawFile) -> dict[str, bytes]:
     return heads
 
 
+def made_up(file: RawFile, text: str) -> str:
+    """Make an id of an article of the test set that has none."""
+    return f"{file.path.stem}-{raw.key(text):016x}"
+
+
 def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int, str]]:
     """Read a file again to name the ids that it has more than once."""
     converter = Converter(task, file.spec)
@@ -211,7 +216,12 @@ def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[int,
     line = 0
     for chunk in raw.chunks(file.path):
         for at, found in chunk.rows(1):
-            name = raw.convert(task, converter, found)["id"] if isinstance(found, dict) else None
-            if name is not None and raw.key(str(name)) in twice and seen.setdefault(str(name), line + at) != line + at:
-                yield line + at, f"id '{name}' stands on line {seen[str(name)]} already; ids are unique"
+            if not isinstance(found, dict):
+                continue
+            row = raw.convert(task, converter, found)
+            own = row["id"] is not None
+            name = str(row["id"]) if own else made_up(file, task.clean(row["body"] or ""))
+            if raw.key(name) in twice and seen.setdefault(name, line + at) != line + at:
+                what = f"id '{name}'" if own else "the article, without an id of its own,"
+                yield line + at, f"{what} stands on line {seen[name]} already; ids are unique"
         line += chunk.lines

@@ -35,10 +35,14 @@ def hold(path: Path, what: str) -> Iterator[IO[str]]:
     """Hold a lock file; the training process inherits it, so it is free only once both have ended.
 
     Raises:
-        UserError: Someone else holds it, and keeps it.
+        UserError: Someone else holds it, and keeps it, or it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written, {error.strerror}; make room there, or see to its rights") from None
+    with opened as lock:
         for second in range(PATIENCE + 1):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

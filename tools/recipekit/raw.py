@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from recipekit.task import Task
 CHUNK = 2**20  # bytes of a file that are worked on at a time; larger ones cost page faults
 BATCH = 2000  # rows, of files that cannot be cut at line ends
 LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
+ENDINGS = (".jsonl", ".json", ".csv")
 TEST = "test"  # the part of a split that becomes the test set
 
 
@@ -43,10 +46,16 @@ class RawFile:
     seed: int = 0
 
     def part(self, row: Row) -> str:
-        """Name the part that a row belongs to: drawn by the digest of what keeps rows together, so for good."""
+        """Name the part that a row belongs to: drawn by the digest of what keeps rows together, so for good.
+
+        Raises:
+            UserError: The row lacks that key.
+        """
         if len(self.shares) == 1:
             return next(iter(self.shares))
-        together = row.get(self.by) if self.by else None
+        if self.by and self.by not in row:
+            raise UserError(f"key '{self.by}': not there, and data.split.by in task.yml names it; mend either")
+        together = row[self.by] if self.by else None
         together = row["body"] if together in (None, "") else together
         place = key(f"{self.seed}\0{together}") / 2**64 * sum(self.shares.values())
         for name, share in self.shares.items():
@@ -65,11 +74,14 @@ def find(task: Task, source: Path, name: str) -> Path:
     """Find a raw file by data set or file name, anywhere below the source folder.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or there are several.
     """
     wanted = [name] if Path(name).suffix else [f"{name}.jsonl", f"{name}_segments.jsonl", f"{name}.csv", f"{name}.json"]
     for candidate in wanted:
         found = sorted(source.rglob(candidate))
+        if len(found) > 1:
+            places = ", ".join(map(relative, found))
+            raise UserError(f"{relative(source)}: {len(found)} files {candidate}: {places}; leave one of them there")
         if found:
             return found[0]
     raise UserError(
@@ -128,7 +140,11 @@ def read(task: Task, source: Path, name: str) -> Iterator[tuple[int, Row]]:
 
 def convert(task: Task, converter: Converter, row: Row) -> Row:
     """Make {"id", "body", "label"} of a raw row, or of one in segments format."""
-    return take_apart(task, row) if "segments" in row else converter(row)
+    if "segments" not in row:
+        return converter(row)
+    if not isinstance(row["segments"], list):
+        raise UserError("key 'segments': expected a list of segments; mend or remove the row")
+    return take_apart(task, row)
 
 
 @dataclass
@@ -141,6 +157,7 @@ class Chunk:
         size: Bytes.
         given: Rows with their lines, of a file that cannot be cut at line ends.
         lines: Lines in it, once its rows were read.
+        unique: Whether a JSON object with a key twice is refused; else only the last value of the two is seen.
     """
 
     path: Path
@@ -148,6 +165,7 @@ class Chunk:
     size: int = 0
     given: list[tuple[int, Row | str]] | None = None
     lines: int = 0
+    unique: bool = False
 
     def rows(self, first: int) -> Iterator[tuple[int, Row | str]]:
         """Yield line and row, or what is wrong with the line; `first` is the chunk's first line."""
@@ -165,24 +183,43 @@ class Chunk:
             if self.start == 0 and number == first:
                 text = text.removeprefix(b"\xef\xbb\xbf")
             try:
-                row = orjson.loads(text)
-            except orjson.JSONDecodeError as error:
+                row = _loads(text, self.unique)
+            except ValueError as error:
                 yield number, f"not valid JSON: {error}; mend or remove the line"
                 continue
             yield number, row if isinstance(row, dict) else f"expected a JSON object, found {type(row).__name__}"
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def _loads(text: bytes, unique: bool) -> Any:
+    value = orjson.loads(text)
+    if unique:
+        json.loads(text, object_pairs_hook=_unique)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    times = Counter(key for key, _ in pairs)
+    if len(times) < len(pairs):
+        raise ValueError(f"the key {times.most_common(1)[0][0][:40]!r} stands twice in one object")
+
+
+def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
     """Cut a file into chunks, in order.
+
+    Args:
+        path: The file.
+        unique: Whether a JSON object with a key twice is refused.
 
     Raises:
         UserError: It is missing or empty, cannot be read, or is no CSV or JSON file that its name says it is.
     """
     try:
+        if path.suffix.lower() not in ENDINGS:
+            raise UserError(f"{relative(path)}: expected a file that ends in {', '.join(ENDINGS)}; convert it")
         if path.stat().st_size == 0:
             raise UserError(f"{relative(path)}: the file is empty; expected rows")
         if path.suffix.lower() in (".csv", ".json"):
-            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path))
+            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path, unique))
             return
         with path.open("rb") as stream:
             start, end = 0, path.stat().st_size
@@ -190,7 +227,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
                 stream.seek(min(start + CHUNK, end))
                 stream.readline()
                 size = stream.tell() - start
-                yield Chunk(path, start, size)
+                yield Chunk(path, start, size, unique=unique)
                 start += size
     except OSError as error:
         raise UserError(f"{relative(path)}: {error.strerror}; expected a file that can be read") from None
@@ -214,13 +251,12 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             header = [name.strip() for name in reader.fieldnames or []]
-            if len(set(header)) < len(header):
-                raise UserError(f"{relative(path)}:1: two columns of one name; rename one of them")
+            if twice := [name for name in dict.fromkeys(header) if name and header.count(name) > 1]:
+                raise UserError(f"{relative(path)}:1: two columns are called {' and '.join(twice)}; rename one of them")
             reader.fieldnames = header
             line = reader.line_num + 1
             for row in reader:
-                more = "more cells than columns; put text that has commas or quotes in it into quotes"
-                yield line, more if None in row else {name: value or "" for name, value in row.items()}
+                yield line, _cells(row)
                 line = reader.line_num + 1
     except UnicodeDecodeError:
         raise UserError(f"{relative(path)}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)") from None
@@ -228,10 +264,19 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
         raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of this row") from None
 
 
-def _json(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _cells(row: dict[str | None, Any]) -> Row | str:
+    """Return a row of a CSV file without its nameless columns, or what is wrong with it."""
+    if None in row:
+        return "more cells than columns; put text that has commas or quotes in it into quotes"
+    if None in row.values():
+        return "fewer cells than columns; add the commas of the empty ones, or mend the quotes"
+    return {name: value for name, value in row.items() if name}
+
+
+def _json(path: Path, unique: bool) -> Iterator[tuple[int, Row | str]]:
     try:
-        rows = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
+        rows = _loads(path.read_bytes(), unique)
+    except ValueError as error:
         raise UserError(f"{relative(path)}: not valid JSON: {error}; mend it, or name it .jsonl") from None
     if not isinstance(rows, list):
         raise UserError(f"{relative(path)}: expected a JSON list of rows, found {type(rows).__name__}")

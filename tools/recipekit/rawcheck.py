@@ -27,7 +27,8 @@ class RawChecker:
         found: list[tuple[Place, str]] = []
         if not isinstance(body, str) or not (self.task.clean(body) if text is None else text):
             found.append(("body", "expected the article's text, found none; add it or remove the row"))
-        if not isinstance(label, str if self.task.answers_are_text else dict | list):
+        blank = self.task.answers_are_text and isinstance(label, str) and not label.strip()
+        if blank or not isinstance(label, str if self.task.answers_are_text else dict | list):
             kind = "a text" if self.task.answers_are_text else "an object"
             found.append(("label", f"expected the answer as {kind}, found none; add it or remove the row"))
         else:

@@ -38,11 +38,8 @@ TEXT = r'"(?:[^"\\]|\\.)*"?'  # of JSON, which may be broken off
 
 def redact(task: Task) -> Callable[[Case], Case]:
     """Return a function that takes personal names out of a case: its article, slots and prediction, but not its id."""
-    columns = {name: spec for name, spec in task.gold_columns.items() if spec["compare"] == "person_name"}
-    entities = task.spec["gold"].get("entities", {})
-    paths = [spec["path"] for spec in columns.values()]
-    paths += [entities[spec["entity"]]["path"] for spec in columns.values() if "entity" in spec]
-    properties = {name for path in paths for name in properties_of(path)}
+    columns = {name for name, spec in task.gold_columns.items() if spec["compare"] == "person_name"}
+    properties = name_properties(task)
     separator = task.spec["gold"]["separator"]
 
     def redacted(case: Case) -> Case:
@@ -59,6 +56,15 @@ def redact(task: Task) -> Callable[[Case], Case]:
         return Case(case.id, article, case.comparison._replace(slots=slots), prediction)
 
     return redacted
+
+
+def name_properties(task: Task) -> set[str]:
+    """Name the properties of an answer that personal names stand under."""
+    entities = task.spec["gold"].get("entities", {})
+    columns = [spec for spec in task.gold_columns.values() if spec["compare"] == "person_name"]
+    paths = [spec["path"] for spec in columns]
+    paths += [entities[spec["entity"]]["path"] for spec in columns if "entity" in spec]
+    return {name for path in paths for name in properties_of(path)}
 
 
 def _slot(slot: Slot, hide: Callable[[str], str]) -> Slot:

@@ -4,15 +4,12 @@ All numbers are those of metrics.json; texts of articles and answers are escaped
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
-from recipekit import plots, scoring, spans, tables
+from recipekit import page, plots, scoring, spans, tables
 from recipekit.compare import CLASSES, Slot
 from recipekit.evaluation import Case, Evaluation
 from recipekit.task import Task
@@ -30,8 +27,6 @@ JAPANESE = {
 }
 SLICES = {"length": "記事の長さ（文字）", "number of persons": "人物の数"}
 COLOURS = ("#d9a400", "#7b8794", "#2f7fc1", "#8a5cc2", "#cf3f3f", "#30363d")
-# What neither HTML nor UTF-8 can hold.
-UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Piece(NamedTuple):
@@ -75,10 +70,7 @@ def render(task: Task, evaluation: Evaluation, metrics: dict[str, Any]) -> str:
     Returns:
         HTML. Equal input gives equal text.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page.environment()
     environment.filters |= {"percent": tables.percent, "answer": _answer}
     environment.tests["scored"] = _has_positives
     environment.globals["bounds"] = _bounds
@@ -100,7 +92,7 @@ def render(task: Task, evaluation: Evaluation, metrics: dict[str, Any]) -> str:
         few=FEW,
         redacted=evaluation.redact is not None,
     )
-    return UNWRITABLE.sub("\ufffd", html)
+    return page.writable(html)
 
 
 def _plots(rows: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Markup]:

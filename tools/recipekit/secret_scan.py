@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 SECRET, OWN = "secret", "own_token"
 DETECTORS = (
     "AWSKeyDetector", "AzureStorageKeyDetector", "DiscordBotTokenDetector", "GitHubTokenDetector",
-    "GitLabTokenDetector", "JwtTokenDetector", "MailchimpDetector", "NpmDetector", "PypiTokenDetector",
-    "SendGridDetector", "SlackDetector", "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector",
-    "TwilioKeyDetector",
+    "GitLabTokenDetector", "MailchimpDetector", "PypiTokenDetector", "SendGridDetector", "SlackDetector",
+    "SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector",
 )  # fmt: skip
-FORMS = {  # what detect-secrets lacks, or finds in more text than it should
+FORMS = {  # what detect-secrets lacks, finds in more text than it should, or takes the square of a text's length for
     "Hugging Face token": r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}",
     "OpenAI or Anthropic key": r"\bsk-(?:(?:proj|svcacct|admin|or-v1|ant-[a-z0-9]+)-[\w-]{20,}|[A-Za-z0-9]{20,})",
     "GitHub token": r"\bgithub_pat_\w{36,}",
     "Google API key": r"\bAIza[\w-]{35}",
     "Slack token": r"\bxox[a-z]-[A-Za-z0-9-]{20,}|\bxapp-\d-[A-Za-z0-9-]{20,}",
     "private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "password in a URL": r"\b[a-z][a-z0-9+.-]*://[\w.%~+-]*:[!-.0-?A-~]+@[\w.-]",
+    "JSON Web Token": r"eyJ[\w=-]{1,2000}+\.[\w=-]+[\w=.+/-]*",
+    "npm token": r"/:_authToken=\s*(?:npm_\S+|[A-Fa-f0-9-]{36})",
+    "password in a URL": r"[a-z][a-z0-9+.-]{0,30}://[\w.%~+-]*:[!-.0-?A-~]+@[\w.-]",
 }
 
 

@@ -38,7 +38,7 @@ class SegmentChecker:
 
     def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Tell what is wrong with a row."""
-        wrong = _misshapen(row)
+        wrong = misshapen(row)
         if wrong:
             yield Problem(
                 "shape", *wrong, f"a row is {{'segments': [{{'label': bool, 'text': str}}, ...]}}; {self.redo}"
@@ -87,7 +87,8 @@ class SegmentChecker:
             yield Problem("schema", place, message, f"mend the raw row's label, then {self.redo}")
 
 
-def _misshapen(row: dict[str, Any]) -> tuple[str, str] | None:
+def misshapen(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the place that keeps a row from being one of segments, and what was expected there."""
     segments = row.get("segments")
     if not isinstance(segments, list) or len(segments) < 2:
         return "segments", "expected a list of at least a prompt and an answer"

@@ -29,9 +29,10 @@ def defuser(more: Iterable[str]) -> Callable[[str], str]:
     """Return a function that makes special tokens in a text plain; what has none stays as it is.
 
     Args:
-        more: Special tokens of the task's own tokenizer (prompt.bos, eos and special_tokens in task.yml).
+        more: Special tokens of the task's own tokenizer (prompt.bos, eos and special_tokens in task.yml); those that do
+            not begin with an ASCII character have no full width, and stay.
     """
-    own = sorted({name for name in more if name and name.isascii()}, key=lambda name: -len(name))
+    own = sorted({name for name in more if name and "!" <= name[0] <= "~"}, key=lambda name: -len(name))
     pattern = re.compile("|".join([*map(re.escape, own), _KNOWN]))
     firsts = {"<", "[", *(name[0] for name in own)}
 

@@ -55,9 +55,11 @@ _KANA = (
 _FAMILY = rf"(?:{FAMILY.pattern}|[{_SINGLE_FAMILY}])"
 _GIVEN = rf"(?:{GIVEN.pattern}|[{_SINGLE_GIVEN}])"
 PERSON = rf"{_FAMILY}(?:\s?(?:{_GIVEN}|{_KANA}))?|{_GIVEN}|(?:{_KANA})(?:[・･＝=\s]?(?:{_KANA}|{_GIVEN}))*"
-NUMBER = "(?:[0-9０-９]+|[〇一二三四五六七八九十百千]+)"
+# Repeats are bounded and give nothing back: a long run of digits must not take time by its square, or worse.
+NUMBER = "(?:[0-9０-９]{1,16}+|[〇一二三四五六七八九十百千]{1,16}+)"
 _UNIT = "丁目|番地|番丁|番(?![町丁街])|号室|号[棟館]?|条|線|階|棟|F|Ｆ"
-BLOCKS = rf"{NUMBER}(?:(?:{_UNIT}|[-－‐‑–—―−ーのノ東西南北])*{NUMBER})*(?:{_UNIT})*"
+_DIGITS = "[0-9０-９〇一二三四五六七八九十百千]{1,16}+"
+BLOCKS = rf"{_DIGITS}(?:(?>{_UNIT}|[-－‐‑–—―−ーのノ東西南北])+{_DIGITS})*(?>{_UNIT})*"
 _ROOM = rf"(?:[A-Z]?[0-9０-９]+(?:[-－ー][0-9０-９]+)?(?:{_UNIT})*)*"
 _BUILDING = (
     rf"[ \u3000、]?(?:{_KANA})(?:[ \u3000・]?(?:{_KANA}))*[ \u3000]?{_ROOM}"

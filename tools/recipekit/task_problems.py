@@ -63,8 +63,10 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             )
     for name, mix in train.items():
         for role in ("base", "replay"):
-            if mix.get(role, name) not in train:
-                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' is no data set under data.train")
+            if "base" in train.get(mix.get(role), {"base": ""}) and role in mix:
+                expected = "is no data set under data.train that has rows of its own"
+                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
+    problems += _rows_problems(at, spec["data"])
     for name in spec["data"].get("split", {}).get("shares", {}):
         if name != "test" and "base" in train.get(name, {"base": ""}):
             expected = "expected test, or a data set under data.train that is not mixed of others"
@@ -77,6 +79,22 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
         fault = next(judge.iter_errors(schema))
         problems.append(f"{at('output_schema', *fault.absolute_path)}: not a JSON Schema: {fault.message}")
     return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
+
+
+def _rows_problems(at: Callable[..., str], data: dict[str, Any]) -> list[str]:
+    problems = []
+    places: dict[tuple[str, ...], dict[str, Any]] = {(): data, ("split",): data.get("split", {})}
+    places |= {("train", name): own for name, own in data.get("train", {}).items()}
+    for place, own in places.items():
+        body = own.get("rows", {}).get("body", "")
+        try:
+            jinja2.Environment().from_string(body)
+        except jinja2.TemplateError as error:
+            problems.append(f"{at('data', *place, 'rows', 'body')}: {error}; mend the template")
+        name = Path(own.get("file", ""))
+        if name.is_absolute() or ".." in name.parts:
+            problems.append(f"{at('data', *place, 'file')}: found '{name}', expected a name below the raw folder")
+    return problems
 
 
 def _gold_problems(at: Callable[..., str], gold: dict[str, Any]) -> list[str]:
