@@ -368,6 +368,8 @@ def test_copies_of_another_source_do_not_stay(data):
     (other / "deep").mkdir()
     (other / "pos.jsonl").rename(other / "deep" / "pos.jsonl")
     (data.clean / "left.jsonl").write_text("")
+    (data.out / ".clean").mkdir()
+    (data.out / ".clean" / "killed.jsonl").write_text("")
     data.run(drop=True, source=other)
     found = {path.relative_to(data.clean).as_posix() for path in data.clean.rglob("*.*")}
     assert found == {"deep/pos.jsonl", *names} - {"pos.jsonl"}

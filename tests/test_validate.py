@@ -145,6 +145,10 @@ def test_copies_of_a_data_set_are_read_as_the_data_set(task, mini, tmp_path):
     for name, errors in (("pos.jsonl", 0), ("neg.jsonl", 1), ("pos.fixedly.jsonl", 1)):
         (tmp_path / "new" / name).write_bytes(rows.strip() + b"\n")
         assert len(check(task, tmp_path / "new" / name, measure=None)[1]) == errors, name
+    raw_file = mini / "data/samples/mini/pos.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("{rows: {body", "{file: a.fixed.jsonl, rows: {body"))
+    (own := raw_file.rename(raw_file.with_name("a.fixed.jsonl"))).write_bytes(rows.strip() + b"\n")
+    assert check(load_task("mini", mini), own, measure=None)[1] == [], "its own name may end so"
 
 
 def test_repeats_are_found_across_raw_rows_and_segments(task, tmp_path):
