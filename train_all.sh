@@ -2,7 +2,7 @@
 # From raw data to a scored, published model. Each step is one command that you can also run by hand.
 #
 #   uv run bash train_all.sh            # hawks
-#   uv run bash train_all.sh TASK       # another recipe: a folder under recipes/
+#   uv run bash train_all.sh TASK       # another recipe: a folder under recipes/, or TASK:VARIANT
 #   PROFILE=cpu uv run bash train_all.sh
 #
 #   PROFILE=auto|gpu|cpu      auto takes the GPU where there is one; cpu trains the small base in data/samples/base

@@ -52,7 +52,7 @@ def examples(task: Task) -> list[str]:
 
     A task without bundled samples has none.
     """
-    folder = task.root / "data" / "samples" / task.name
+    folder = task.sample_dir
     paths = [folder / task.spec["data"]["test"][which] for which in ("input", "gold")]
     if not all(path.is_file() for path in paths):
         return []

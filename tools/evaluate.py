@@ -51,7 +51,7 @@ CODE = [
 
 def is_bundled(task: Task, gold: Path) -> bool:
     """Tell whether a gold file is the invented sample in the repository, so that its scores say little of real news."""
-    sample = task.root / "data" / "samples" / task.name / task.spec["data"]["test"]["gold"]
+    sample = task.sample_dir / task.spec["data"]["test"]["gold"]
     return sample.exists() and runs.digest(sample) == runs.digest(gold)
 
 

@@ -44,7 +44,7 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
     Raises:
         UserError: The asked data do not exist.
     """
-    folders = {"raw": task.root / "data" / "raw" / task.name, "sample": task.root / "data" / "samples" / task.name}
+    folders = {"raw": task.root / "data" / "raw" / task.spec["name"], "sample": task.sample_dir}
     if asked not in ("auto", "hub", *folders):
         if not (task.root / asked).is_dir():
             raise UserError(f"'{asked}': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER with the raw data")
@@ -59,17 +59,17 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
 
 def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
-    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.name}", "sample": f"data/samples/{task.name}"}.get(data, data)
-    training = {phase: f"LoRA, recipes/{task.name}/{phase}.yml" for phase in phases}
+    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.spec['name']}", "sample": relative(task.sample_dir)}.get(data, data)
+    training = {phase: f"LoRA, {relative(task.dir / phase)}.yml" for phase in phases}
     return {
         "regenerate": f"{raw} -> data/train, data/test",
         "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,
-        "merge": f"adapter of {phases[-1]} + base -> outputs/{task.name}/merged",
+        "merge": f"adapter of {phases[-1]} + base -> outputs/{task.slug}/merged",
         "predict": "merged model on the test set",
         "evaluate": "predictions against the gold CSV",
-        "card": f"outputs/{task.name}/README.md",
+        "card": f"outputs/{task.slug}/README.md",
         "upload": "merged model to the HF Hub, where a token and a repository are named",
     }
 

@@ -89,7 +89,7 @@ def workplace(task: Task, folder: Path) -> Iterator[Path]:
     Raises:
         UserError: Nothing can be written there, or another process is at the same task.
     """
-    own = folder / f".regenerate.{task.name}"
+    own = folder / f".regenerate.{task.slug}"
     try:
         with hold(task.outputs / "regenerate.lock", f"regenerate of {task.name}"):
             shutil.rmtree(own, ignore_errors=True)

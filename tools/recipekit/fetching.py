@@ -84,7 +84,7 @@ def from_here(wanted: list[Source], path: Path, limit: int | None) -> None:
     task, name = wanted[0].task, path.resolve().name
     try:
         content = digest(path) if path.is_dir() else hub.sha256(path)
-        with _opened(path, task.root / "data" / "raw" / f".{task.name}-from") as folder:
+        with _opened(path, task.root / "data" / "raw" / f".{task.slug}-from") as folder:
             found = {source.name: FolderFiles(folder, name, source.matches, folder != path) for source in wanted}
             filled = [source for source in wanted if found[source.name].sizes]
             if not filled:

@@ -44,7 +44,7 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
     if problems:
         raise UserError(problems)
     config["plugins"] = [*config.get("plugins", []), RUN_PLUGIN]
-    config["dataset_prepared_path"] = f"outputs/{task.name}/prepared/{phase}-{_data_digest(task, config)}"
+    config["dataset_prepared_path"] = f"outputs/{task.slug}/prepared/{phase}-{_data_digest(task, config)}"
     return config
 
 
@@ -80,8 +80,8 @@ def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[s
         by_phase, lines = yamlfile.load(path)
         for name, values in by_phase.items():
             place = f"{relative(path)}:{lines[name,]}: {name}"
-            if name not in task.phases:
-                problems.append(f"{place}: no such phase; the phases of {task.name} are {', '.join(task.phases)}")
+            if name not in task.all_phases:
+                problems.append(f"{place}: no such phase; the phases of {task.name} are {', '.join(task.all_phases)}")
             elif not isinstance(values, dict):
                 problems.append(f"{place}: expected keys and values for this phase, found {values!r}")
         values = by_phase.get(phase)
@@ -96,10 +96,10 @@ def _check_chain(task: Task, phase: str, config: dict[str, Any], problems: list[
     def at(key: str) -> str:
         return f"{relative(path)}:{lines.get((key,), 1)}: {key}"
 
-    expected, found = f"outputs/{task.name}/{phase}", config.get("output_dir")
+    expected, found = f"outputs/{task.slug}/{phase}", config.get("output_dir")
     if not _same(found, expected):
         problems.append(f"{at('output_dir')}: found {found!r}, expected '{expected}'; later steps look there")
-    earlier = [f"outputs/{task.name}/{name}" for name in task.phases[: task.phases.index(phase)]]
+    earlier = [f"outputs/{task.slug}/{name}" for name in task.phases[: task.phases.index(phase)]]
     adapter, base = config.get("lora_model_dir"), str(config.get("base_model"))
     if adapter is not None and not any(_same(adapter, folder) for folder in earlier):
         remedy = f"an earlier phase's output_dir: {', '.join(earlier)}" if earlier else "none: no phase comes before"

@@ -68,7 +68,7 @@ class Source:
 
     @property
     def _part_prefix(self) -> str:
-        return f".{self.task.name}-{self.name}-"
+        return f".{self.task.slug}-{self.name}-"
 
     def is_current(self, request: dict[str, Any]) -> bool:
         """Tell whether the folder holds what is asked for already.
@@ -128,7 +128,7 @@ def select(task: Task, names: list[str]) -> list[Source]:
     specs = task.spec["data"]["sources"]
     if unknown := [name for name in names if name not in specs]:
         raise UserError(f"--source {', '.join(unknown)}: {task.name} has no such source; it has {', '.join(specs)}")
-    raw = task.root / "data" / "raw" / task.name
+    raw = task.root / "data" / "raw" / task.spec["name"]
     several = len(specs) > 1
     wanted = names or list(specs)
     return [Source(task, name, specs[name], raw / name if several else raw) for name in specs if name in wanted]

@@ -26,16 +26,28 @@ class Task:
         spec: The content of task.yml, valid against recipes/task.schema.json.
         dir: The recipe's folder, recipes/<name>.
         root: The folder that data/ and outputs/ stand in.
+        variant: One of the task's variants, which has phases of its own; None: the task itself.
     """
 
     spec: dict[str, Any]
     dir: Path
     root: Path
+    variant: str | None = None
 
     @property
     def name(self) -> str:
-        """The task's name, as on the command line."""
-        return self.spec["name"]
+        """The task's name, as on the command line: <task>, or <task>:<variant>."""
+        return f"{self.spec['name']}:{self.variant}" if self.variant else self.spec["name"]
+
+    @property
+    def slug(self) -> str:
+        """The task's name in paths."""
+        return self.name.replace(":", "_")
+
+    @property
+    def kind(self) -> str:
+        """What the answers are: "extraction" or "regression"."""
+        return self.spec["kind"]
 
     @property
     def title(self) -> str:
@@ -45,12 +57,32 @@ class Task:
     @property
     def phases(self) -> list[str]:
         """Training phases in order."""
-        return self.spec["phases"]
+        return self.spec["variants"][self.variant] if self.variant else self.spec["phases"]
+
+    @property
+    def all_phases(self) -> list[str]:
+        """The phases of the task and of its variants."""
+        lists = [self.spec.get("phases", []), *self.spec.get("variants", {}).values()]
+        return list(dict.fromkeys(phase for phases in lists for phase in phases))
+
+    @property
+    def targets(self) -> dict[str, dict[str, Any]]:
+        """What a regression estimates: name -> scale and title, in order."""
+        return self.spec["regression"]["targets"]
+
+    @property
+    def group(self) -> str | None:
+        """The key of a regression's rows whose values are averaged over, such as speaker."""
+        return self.spec["regression"].get("group")
 
     @property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of an answer."""
-        return self.spec["output_schema"]
+        if self.kind != "regression":
+            return self.spec["output_schema"]
+        scales = {name: target["scale"] for name, target in self.targets.items()}
+        numbers = {name: {"type": "number", "minimum": low, "maximum": high} for name, (low, high) in scales.items()}
+        return {"type": "object", "additionalProperties": False, "required": [*numbers], "properties": numbers}
 
     @property
     def gold_columns(self) -> dict[str, dict[str, str]]:
@@ -60,13 +92,18 @@ class Task:
     @property
     def outputs(self) -> Path:
         """Where everything that a run makes is kept."""
-        return self.root / "outputs" / self.name
+        return self.root / "outputs" / self.slug
 
     @property
     def raw_dir(self) -> Path:
         """Downloaded data where there is some, else the samples in the repository."""
-        downloaded = self.root / "data" / "raw" / self.name
-        return downloaded if downloaded.is_dir() else self.root / "data" / "samples" / self.name
+        downloaded = self.root / "data" / "raw" / self.spec["name"]
+        return downloaded if downloaded.is_dir() else self.sample_dir
+
+    @property
+    def sample_dir(self) -> Path:
+        """The samples in the repository."""
+        return self.root / "data" / "samples" / self.spec["name"]
 
     @property
     def raw_sets(self) -> list[str]:
@@ -188,9 +225,14 @@ def _renderer(source: str, before: str) -> str | Callable[[str], str]:
 def load_task(name: str, root: Path = ROOT) -> Task:
     """Read recipes/<name>/task.yml.
 
+    Args:
+        name: <task>, or <task>:<variant>.
+        root: The folder that recipes/ stands in.
+
     Raises:
-        UserError: There is no such task, or task.yml or a file it names is wrong.
+        UserError: There is no such task or variant, or task.yml or a file it names is wrong.
     """
+    name, _, variant = name.partition(":")
     known = sorted(path.parent.name for path in (root / "recipes").glob("*/task.yml"))
     if name not in known:
         raise UserError(f"no task '{name}': recipes/{name}/task.yml does not exist; the tasks are {', '.join(known)}")
@@ -203,5 +245,8 @@ def load_task(name: str, root: Path = ROOT) -> Task:
         problems = task_problems.content_problems(shown, spec, lines, path.parent)
     if problems:
         raise UserError(problems)
+    if variant and variant not in spec.get("variants", {}):
+        known = ", ".join(f"{name}:{one}" for one in spec.get("variants", {})) or "none"
+        raise UserError(f"{shown}: no variant '{variant}' in it; the task's variants are: {known}")
     spec["data"] = yamlfile.Declared(spec["data"], name, "data.")
-    return Task(yamlfile.Declared(spec, name), path.parent, root)
+    return Task(yamlfile.Declared(spec, name), path.parent, root, variant or None)

@@ -56,10 +56,19 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             re.compile(pattern)
         except re.error as error:
             problems.append(f"{at('prompt', 'strip', i)}: not a regular expression: {error}")
-    for i, phase in enumerate(spec.get("phases", [])):
-        if not (folder / f"{phase}.yml").exists():
+    lists: dict[tuple[str, ...], list[str]] = {("phases",): spec.get("phases", [])}
+    lists |= {("variants", name): phases for name, phases in spec.get("variants", {}).items()}
+    for place, phases in lists.items():
+        problems += [
+            f"{at(*place, i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
+            for i, phase in enumerate(phases)
+            if not (folder / f"{phase}.yml").exists()
+        ]
+    for name, target in spec.get("regression", {}).get("targets", {}).items():
+        low, high = target["scale"]
+        if low >= high:
             problems.append(
-                f"{at('phases', i)}: recipes/{folder.name}/{phase}.yml does not exist; write it or drop the phase"
+                f"{at('regression', 'targets', name, 'scale')}: found {[low, high]}, expected [least, greatest]"
             )
     for name, mix in train.items():
         for role in ("base", "replay"):
