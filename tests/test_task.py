@@ -116,7 +116,7 @@ def test_a_task_may_declare_its_data_alone(mini):
     missed = {
         "phases": lambda: task.phases,
         "prompt": lambda: task.prompt("x"),
-        "output_schema": lambda: task.output_schema,
+        "regression": lambda: task.output_schema,
         "gold": lambda: task.gold_columns,
         "data.test": lambda: task.test_path("gold"),
         "data.train": lambda: task.raw_sets,
