@@ -67,3 +67,23 @@ def tiny_adapter(path: Path, base: Path, seed: int = 0, trained: bool = True) ->
     peft.save_pretrained(str(path))
     PreTrainedTokenizerFast.from_pretrained(base).save_pretrained(path)
     return path
+
+
+def tiny_encoder(path: Path, seed: int = 0) -> Path:
+    """Save a random two-layer XLM-RoBERTa with a tokenizer that frames texts and pairs as XLM-RoBERTa's does."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    tokenizer = tiny_tokenizer(path)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer.save_pretrained(path)
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=260, type_vocab_size=1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    XLMRobertaModel(config).save_pretrained(path)
+    return path

@@ -9,14 +9,19 @@ written is read back and must give the logits of base and adapter.
 
 import json
 import shutil
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from recipekit import models
+from recipekit import models, regressor
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
+from recipekit.regression import RegressionConfig
+from recipekit.regressor import FILE, Regressor, half_width
 from recipekit.resolve import base_model_key, data_files, resolve
 from recipekit.runs import Step, digest, read_record, relative, replace_folder, write_text
 from recipekit.segments import encode_row, read_jsonl
@@ -28,6 +33,7 @@ TOKENIZER_FILES = ("tokenizer*", "special_tokens_map*", "added_tokens*", "chat_t
 # 0.2 for adapters that change weights by 10% to 1%. Another adapter, or none, is off by about 1.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.3}
 PROVEN_TOKENS = 64
+PROVEN_ROWS = 8  # of a regression, which has one row of outputs each
 
 
 def check_trained(task: Task, adapter: Path) -> None:
@@ -83,19 +89,47 @@ def check_tokenizers(adapter: Path, trained: Any, base: Any) -> None:
         raise UserError([f"{relative(adapter)}: tokenizer: {problem}; {remedy}" for problem in problems])
 
 
-def proof_row(task: Task, config: dict[str, Any], tokenizer: Any) -> list[int]:
-    """Tokenise the first validation row, or the first training row where there is no validation set."""
-    _, row = next(read_jsonl(data_files(task, config)[-1]))
-    return encode_row(tokenizer, row)[0]
+@dataclass(frozen=True)
+class Proof:
+    """What a merge is proven on, and how its models are loaded.
 
+    Attributes:
+        rows: Token ids: a prompt with its answer, or several texts of a regression.
+        spec: The heads of a regression; None of a language model.
+    """
 
-def logits(model: Any, ids: list[int]) -> Any:
-    """Return a prompt's last logits, float32 on the CPU, shape [tokens, vocab]."""
-    import torch
+    rows: list[list[int]]
+    spec: RegressionConfig | None
 
-    with torch.inference_mode():
-        out = model(torch.tensor([ids], device=model.device), logits_to_keep=PROVEN_TOKENS)
-    return out.logits[0].float().cpu()
+    @classmethod
+    def of(cls, task: Task, config: dict[str, Any], tokenizer: Any) -> "Proof":
+        """Take the first validation rows, or training rows where there is no validation set."""
+        rows = read_jsonl(data_files(task, config)[-1])
+        if "regression" not in config:
+            return cls([encode_row(tokenizer, next(rows)[1])[0]], None)
+        first = [row for _, row in islice(rows, PROVEN_ROWS)]
+        tokens = [
+            tokenizer(row["body"], row.get("pair"), truncation=True, max_length=config["sequence_len"]).input_ids
+            for row in first
+        ]
+        return cls(tokens, RegressionConfig.model_validate(config["regression"]))
+
+    def load(self, source: str | Path) -> Any:
+        """Load a model in float32."""
+        import torch
+
+        if self.spec is None:
+            return models.load_model(source, torch.float32)
+        return models.load_classifier(source, torch.float32, self.spec.num_labels)
+
+    def logits(self, model: Any) -> Any:
+        """Return a prompt's last logits, or the outputs of the texts; float32 on the CPU, shape [rows, outputs]."""
+        import torch
+
+        keep = {"logits_to_keep": PROVEN_TOKENS} if self.spec is None else {}
+        with torch.inference_mode():
+            found = [model(torch.tensor([ids], device=model.device), **keep).logits for ids in self.rows]
+        return torch.cat([one.reshape(-1, one.shape[-1]).float().cpu() for one in found])
 
 
 def prove(base: Any, tuned: Any, merged: Any, dtype: str) -> dict[str, float]:
@@ -126,14 +160,14 @@ def prove(base: Any, tuned: Any, merged: Any, dtype: str) -> dict[str, float]:
     return {"adapter_effect": round(effect, 4), "merge_error": float(f"{error:.2g}")}
 
 
-def write_merged(source: str, adapter: Path, target: Path, ids: list[int], dtype: str | None) -> dict[str, Any]:
+def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: str | None) -> dict[str, Any]:
     """Merge into a folder and prove what was written.
 
     Args:
         source: The base.
         adapter: The adapter's folder.
         target: Folder to write.
-        ids: Prompt and answer to prove it on.
+        proof: What to prove it on.
         dtype: What the weights are stored in; None: as in the base.
 
     Returns:
@@ -145,24 +179,42 @@ def write_merged(source: str, adapter: Path, target: Path, ids: list[int], dtype
 
     dtype = dtype or str(AutoConfig.from_pretrained(source).dtype or torch.float32).removeprefix("torch.")
     with progress("merge", 4) as advance:
-        model = PeftModel.from_pretrained(models.load_model(source, torch.float32), str(adapter))
+        model = PeftModel.from_pretrained(proof.load(source), str(adapter))
         advance()
-        tuned = logits(model, ids)
+        tuned = proof.logits(model)
         with model.disable_adapter():
-            base = logits(model, ids)
+            base = proof.logits(model)
         merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
         advance()
-        keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        merged.generation_config = GenerationConfig(do_sample=False, **keep)
+        if proof.spec is None:
+            keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+            merged.generation_config = GenerationConfig(do_sample=False, **keep)
+        else:
+            merged.config.id2label = proof.spec.id2label
+            merged.config.label2id = {name: place for place, name in proof.spec.id2label.items()}
         merged.save_pretrained(target, max_shard_size="5GB")
         for pattern in TOKENIZER_FILES:
             for file in adapter.glob(pattern):
                 shutil.copy2(file, target)
         advance()
         del model, merged
-        facts = prove(base, tuned, logits(models.load_model(target, torch.float32), ids), dtype)
+        facts = prove(base, tuned, proof.logits(proof.load(target)), dtype)
         advance()
     return {"dtype": dtype, **facts}
+
+
+def write_heads(folder: Path, spec: RegressionConfig, task: Task, config: dict[str, Any]) -> None:
+    """Write beside merged weights what their outputs mean, and how far they were off on the validation rows."""
+    facts = {"regression": spec.model_dump(exclude_none=True), "max_length": config["sequence_len"], "interval": {}}
+    write_text(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+    rows = [row for _, row in read_jsonl(task.root / config["test_datasets"][0]["path"])]
+    pairs = [row["pair"] for row in rows] if "pair" in rows[0] else None
+    with progress("intervals", len(rows)) as advance:
+        values = Regressor.load(folder).predict([row["body"] for row in rows], pairs, advance=advance)
+    labels = np.array([[row["labels"][name] for name in spec.numbers] for row in rows])
+    errors = np.abs(values - labels).T
+    facts["interval"] = {name: round(half_width(own), 4) for name, own in zip(spec.numbers, errors, strict=True)}
+    write_text(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
 
 
 def merge(
@@ -191,6 +243,8 @@ def merge_task(task: Task, profile: str) -> None:
         "profile": profile,
         "merge.py": Path(__file__),
         "models.py": Path(models.__file__),
+        "regressor.py": Path(regressor.__file__),
+        "validation": data_files(task, config)[-1] if "regression" in config else None,
     }
     step = Step(task.outputs, "merge", inputs, [merged])
     if step.done():
@@ -199,15 +253,17 @@ def merge_task(task: Task, profile: str) -> None:
     source = find_base(task, adapter, config)
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
-    ids = proof_row(task, config, tokenizer)
+    proof = Proof.of(task, config, tokenizer)
     new = merged.with_name(".merged.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
         dtype = "float32" if profile == "cpu" else None
-        facts = write_merged(source, adapter, new, ids, dtype)
+        facts = write_merged(source, adapter, new, proof, dtype)
         prompt = read_record(task.outputs / "state" / f"{phase}.json").get("prompt")
         origin = {"task": task.name, "adapter": relative(adapter), "prompt": prompt}
         write_text(new / "recipe.json", json.dumps(origin, indent=2) + "\n")  # predict.py holds its prompt against it
+        if proof.spec:
+            write_heads(new, proof.spec, task, config)
         replace_folder(new, merged)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -21,6 +21,7 @@ import typer
 from recipekit import models, predictor, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
+from recipekit.estimator import HeadEstimator
 from recipekit.inputs import Article, read_articles
 from recipekit.predictor import LocalPredictor, Predictor, PromptAs, Row
 from recipekit.runs import Step, relative
@@ -29,9 +30,12 @@ from recipekit.task import Task, load_task
 CODE = (
     "answers",
     "decoding",
+    "estimator",
     "inputs",
     "models",
     "predictor",
+    "regression",
+    "regressor",
     "segments",
     "server",
     "windows",
@@ -67,8 +71,11 @@ class Options:
     concurrency: int = 16
 
 
-def load(task: Task, options: Options) -> Predictor:
+def load(task: Task, options: Options) -> Predictor | HeadEstimator:
     """Make ready what predicts."""
+    if task.kind == "regression":
+        assert options.model is not None
+        return HeadEstimator(task, options.model, options.batch_size)
     if options.server:
         from recipekit.server import ServerPredictor  # it takes seconds to load
 
@@ -104,7 +111,7 @@ def inputs(task: Task, options: Options, articles: list[Article]) -> dict[str, A
     return {
         **{path.name: path for path in code},
         **adapter,
-        **task.prompt_sources(),
+        **(task.prompt_sources() if "prompt" in task.spec else {}),
         "model": options.model,
         "output_schema": orjson.dumps(task.output_schema).decode(),  # the order of its keys counts
         "predict": task.spec.get("predict"),
@@ -189,6 +196,8 @@ def command(
         raise UserError("--output is missing: with other than the usual model or articles, say where to write")
     if server and adapter:
         raise UserError("--adapter does not go with --server: the server has the model; serve the merged one")
+    if it.kind == "regression" and (server or adapter or not constrain):
+        raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     options = Options(
         model or (None if adapter else it.outputs / "merged"), adapter, input or it.test_path("input"),
         output or it.outputs / "predictions.jsonl", constrain, batch_size,
@@ -202,7 +211,8 @@ def command(
         return
     rows = predict(it, options, articles[:limit], runs.digest(step.input_digests))
     good = sum(row["valid"] for row in rows)
-    show(f"predict: {len(rows)} articles, {good} with valid JSON -> {relative(options.output)}")
+    what = "estimated" if it.kind == "regression" else "with valid JSON"
+    show(f"predict: {len(rows)} articles, {good} {what} -> {relative(options.output)}")
     if usual:
         step.record(articles=len(rows), valid=good)
 

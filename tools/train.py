@@ -69,7 +69,7 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
             problem = last_error(log, written)
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
-    step.record(prompt=task.prompt_digest(), **facts)
+    step.record(prompt=None if "regression" in config else task.prompt_digest(), **facts)
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
 
 
@@ -111,7 +111,7 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
             f"{relative(path)}:1: made with another prompt than today's; make it again: "
             f"uv run tools/regenerate_segments.py {task.name}"
             for path in data_files(task, config)
-            if not has_prompt_of_today(task, next(read_jsonl(path))[1])
+            if "regression" not in config and not has_prompt_of_today(task, next(read_jsonl(path))[1])
         ]
     if problems:
         raise UserError(problems)
@@ -212,7 +212,8 @@ def check_result(task: Task, phase: str, config: dict[str, Any], log: Path) -> d
         problems.append("the saved adapter is not what training ended with; remove the folder and train again")
     if "lora_model_dir" in config:
         before = task.root / config["lora_model_dir"] / "adapter_model.safetensors"
-        if adapter_digest(before) != facts["start_digest"]:
+        whole = not config.get("regression", {}).get("new_head")
+        if adapter_digest(before, whole) != facts["start_digest" if whole else "start_lora_digest"]:
             problems.append(f"training did not start from {relative(before)}; check lora_model_dir and adapter")
     if problems:
         raise UserError([f"{phase}: {problem}; log: {relative(log)}" for problem in problems])

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 
 
-def adapter_digest(path: Path) -> str:
+def lora_alone(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the modules that are trained whole, such as a head."""
+    return {name: tensor for name, tensor in tensors.items() if "lora_" in name}
+
+
+def adapter_digest(path: Path, whole: bool = True) -> str:
     """Digest the tensors of a safetensors file: names, shapes and values as float32.
+
+    Args:
+        path: The file.
+        whole: Also those that are no LoRA, such as a head.
 
     Raises:
         ValueError: The file is torn, or holds a type that adapters do not have.
@@ -26,7 +35,7 @@ def adapter_digest(path: Path) -> str:
         if end > len(content):
             raise ValueError(f"{path} is cut off")
         tensors[name] = _as_float32(content[start:end], entry["dtype"]).reshape(entry["shape"])
-    return tensors_digest(tensors)
+    return tensors_digest(tensors if whole else lora_alone(tensors))
 
 
 def tensors_digest(tensors: Mapping[str, Any]) -> str:

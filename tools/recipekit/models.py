@@ -83,3 +83,22 @@ def load_model(source: str | Path, dtype: Any) -> Any:
     device = "auto" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype, device_map=device, use_safetensors=True)
     return model.eval()
+
+
+def load_classifier(source: str | Path, dtype: Any, num_labels: int | None = None) -> Any:
+    """Load a model with a head of numbers for inference, onto the GPU where there is one.
+
+    Args:
+        source: Folder, or name on the Hub.
+        dtype: torch dtype of the weights in memory.
+        num_labels: Outputs of the head, where the source is a base that has none yet.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    device = "auto" if torch.cuda.is_available() else "cpu"
+    own = {} if num_labels is None else {"num_labels": num_labels}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        str(source), dtype=dtype, device_map=device, use_safetensors=True, **own
+    )
+    return model.eval()

@@ -14,7 +14,7 @@ from axolotl.integrations.base import BasePlugin
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from recipekit.adapters import tensors_digest
+from recipekit.adapters import lora_alone, tensors_digest
 from recipekit.process import PARENT
 from recipekit.runs import write_text
 
@@ -24,7 +24,7 @@ class RunPlugin(BasePlugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self.start_digest: str | None = None
+        self.start: dict[str, str] = {}
         self.reporter = RunReporter()
 
     def register(self, cfg: dict) -> None:
@@ -47,8 +47,12 @@ class RunPlugin(BasePlugin):
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Digest the weights that training starts from, before a checkpoint replaces them."""
-        if self.start_digest is None:  # a reference model is loaded after the trained one
-            self.start_digest = trained_digest(model)
+        if not self.start:  # a reference model is loaded after the trained one
+            weights = trained_weights(model)
+            self.start = {
+                "start_digest": tensors_digest(weights),
+                "start_lora_digest": tensors_digest(lora_alone(weights)),
+            }
             if not torch.cuda.is_available() and not cfg.sample_packing:
                 model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
 
@@ -59,7 +63,7 @@ class RunPlugin(BasePlugin):
     def post_train_unload(self, cfg: Any) -> None:
         """Write run_facts.json: the last hook, after the model was saved, which Ctrl-C (exit code 0) never reaches."""
         if self.reporter.facts:
-            facts = {"start_digest": self.start_digest, **self.reporter.facts}
+            facts = {**self.start, **self.reporter.facts}
             write_text(Path(cfg.output_dir) / "run_facts.json", json.dumps(facts, indent=2) + "\n")
 
 
@@ -119,7 +123,7 @@ class RunReporter(TrainerCallback):
         evaluations = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.facts = {
-            "end_digest": trained_digest(kwargs["model"]),
+            "end_digest": tensors_digest(trained_weights(kwargs["model"])),
             "planned_steps": state.max_steps,
             "reached_steps": state.global_step,
             "evaluations": len(evaluations),
@@ -127,6 +131,7 @@ class RunReporter(TrainerCallback):
             "finite": all(map(math.isfinite, losses + evaluations)),
             "loss": losses[-1] if losses else None,
             "eval_loss": evaluations[-1] if evaluations else None,
+            **({"best_step": state.best_global_step} if args.load_best_model_at_end else {}),
         }
 
     def _report(self, args: TrainingArguments, state: TrainerState, **values: float) -> None:
@@ -160,13 +165,13 @@ def only_what_is_trained(
     return args, kwargs
 
 
-def trained_digest(model: Any) -> str:
-    """Digest the weights that are trained, under the names that they are saved with."""
+def trained_weights(model: Any) -> dict[str, Any]:
+    """Return the weights that are trained, float32, under the names that they are saved with."""
     if isinstance(model, PeftModel):
         weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     else:
         weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    return tensors_digest({name: weight.detach().float().cpu().numpy() for name, weight in weights.items()})
+    return {name: weight.detach().float().cpu().numpy() for name, weight in weights.items()}
 
 
 def _end_with(parent: int) -> None:

@@ -246,7 +246,7 @@ def load_task(name: str, root: Path = ROOT) -> Task:
     if problems:
         raise UserError(problems)
     if variant and variant not in spec.get("variants", {}):
-        known = ", ".join(f"{name}:{one}" for one in spec.get("variants", {})) or "none"
-        raise UserError(f"{shown}: no variant '{variant}' in it; the task's variants are: {known}")
+        there = ", ".join(f"{name}:{one}" for one in spec.get("variants", {})) or "none"
+        raise UserError(f"{shown}: no variant '{variant}' in it; the task's variants are: {there}")
     spec["data"] = yamlfile.Declared(spec["data"], name, "data.")
     return Task(yamlfile.Declared(spec, name), path.parent, root, variant or None)
