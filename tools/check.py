@@ -61,6 +61,8 @@ def recipe_checks(task: Task, written: list[Config], resolved: list[Config], ver
     ]
     whole = [phases for phases in (written, resolved) if len(phases) == len(task.phases)]
     chained = [problem for phases in whole for problem in traps.chain_problems(phases, task.root)]
+    if task.kind == "regression":
+        chained += [problem for phases in whole for problem in traps.head_problems(phases, task.targets)]
     return [*checks, Check("chain", " -> ".join(task.phases), chained)]
 
 

@@ -16,7 +16,7 @@ from axolotl.core.trainers.base import AxolotlTrainer
 from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
 from datasets import Dataset
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import DataCollatorWithPadding, EvalPrediction
@@ -102,7 +102,10 @@ class RegressionPlugin(BasePlugin):
 
     def register(self, cfg: dict) -> None:
         """Make the model a classifier with as many outputs as the heads need."""
-        spec = RegressionConfig.model_validate(dict(cfg["regression"]))
+        try:
+            spec = RegressionConfig.model_validate(dict(cfg.get("regression") or {}))
+        except ValidationError:
+            return  # Axolotl's validation comes next and says what is wrong
         cfg["model_type"], cfg["num_labels"] = "AutoModelForSequenceClassification", spec.num_labels
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:

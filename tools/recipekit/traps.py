@@ -92,7 +92,7 @@ def _overlays(task: Task, phase: str) -> list[tuple[Path, yamlfile.Lines, Key]]:
 
 def phase_problems(config: Config, root: Path) -> list[str]:
     """Find the traps that one phase's config walks into."""
-    rules = [_required, _lengths, _evaluation, _tracking]
+    rules = [_required, _lengths, _evaluation, _best, _tracking]
     findings = [finding for rule in rules for finding in rule(config.values)]
     findings += _deepspeed(config.values, root)
     if config.profile == "cpu":
@@ -107,7 +107,8 @@ def _required(values: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _lengths(values: dict[str, Any]) -> Iterator[Finding]:
-    if values.get("excess_length_strategy") != "raise":
+    cut = "regression" in values and values.get("excess_length_strategy") == "truncate"  # no answer at the end to lose
+    if values.get("excess_length_strategy") != "raise" and not cut:
         found = values.get("excess_length_strategy", "nothing")
         message = f"found {found}, expected raise: drop loses rows, truncate loses answers and EOS; write raise"
         yield Finding(("excess_length_strategy",), message)
@@ -127,6 +128,13 @@ def _evaluation(values: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(("save_steps",), f"found {save}, expected a multiple of eval_steps {every}; write {every}")
     if str(values.get("eval_strategy", "steps")) == "no":
         yield Finding(("eval_strategy",), "found no, so nothing is evaluated; write steps or remove it")
+
+
+def _best(values: dict[str, Any]) -> Iterator[Finding]:
+    metric = str(values.get("metric_for_best_model", "loss"))
+    if values.get("load_best_model_at_end") and not metric.endswith("loss") and values.get("greater_is_better") is None:
+        message = f"not set, so more of {metric} is held to be better; write false for errors, true for accuracies"
+        yield Finding(("greater_is_better",), message)
 
 
 def _tracking(values: dict[str, Any]) -> Iterator[Finding]:
@@ -173,6 +181,24 @@ def _gpu_only(values: dict[str, Any]) -> Iterator[Finding]:
     for i, plugin in enumerate(values.get("plugins") or []):
         if any(name in plugin for name in ("liger", "cut_cross_entropy", "kernels")):
             yield Finding(("plugins", i), f"found {plugin}, which needs a GPU; write plugins: null in recipes/cpu.yml")
+
+
+def head_problems(configs: list[Config], targets: dict[str, dict[str, Any]]) -> list[str]:
+    """Find where a regression's last phase does not estimate the task's targets, or a head is taken over by mistake."""
+    problems = []
+    heads = [config.values.get("regression", {}).get("heads") for config in configs]
+    for before, own, config in zip(heads, heads[1:], configs[1:], strict=False):
+        new = bool(config.values.get("regression", {}).get("new_head"))
+        if own and before and new == (list(own.items()) == list(before.items())):
+            found = "the heads are those of the phase before" if new else "the heads are not those of the phase before"
+            message = f"found {str(new).lower()}, but {found}; write new_head: {str(not new).lower()}"
+            problems.append(config.place(Finding(("regression", "new_head"), message)))
+    last = heads[-1] if heads else None
+    scales = [(name, list(target["scale"])) for name, target in targets.items()]
+    if last and [(name, head["scale"]) for name, head in last.items() if head.get("scale")] != scales:
+        message = f"numbers and scales are not the targets of task.yml, expected {dict(scales)} in this order"
+        problems.append(configs[-1].place(Finding(("regression", "heads"), message)))
+    return problems
 
 
 def chain_problems(configs: list[Config], root: Path) -> list[str]:
