@@ -9,7 +9,7 @@ import orjson
 import pytest
 import yaml
 
-from recipekit import dataset_card, dataset_files, pii_mask, pii_origin, raw
+from recipekit import dataset_card, dataset_files, pii_mask, pii_origin, rawfiles
 from recipekit.dataset_release import Wish, prepare
 from recipekit.errors import UserError
 from recipekit.pii_key import Key, load_key
@@ -113,7 +113,7 @@ def test_segments_carry_the_licence_of_what_they_were_made_from(task):
 def test_what_goes_up_is_found_again_by_name(task, tmp_path):
     made = release(task)
     folder = lay_out(made, tmp_path / "repo")
-    found, problems = raw.files(task, folder)
+    found, problems = rawfiles.files(task, folder)
     assert not problems and [file.path for file in found] == [folder / "train/pos.jsonl", folder / "train/neg.jsonl"]
     again = dataset_files.collect(task, folder, segments=False)
     assert [file.name for file in again] == [file.name for file in made.files]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regenerate_segments as tool
-from recipekit import raw
+from recipekit import rawfiles
 from recipekit.errors import UserError
 from recipekit.extract import Extractor
 from recipekit.formats import Converter, typed
@@ -339,10 +339,10 @@ def test_json_lists_are_read(mini, recipe, monkeypatch):
 def test_the_reader_gives_each_set_its_own_rows(recipe, mini):
     task = from_csv(recipe)
     folder = mini / "data/samples/mini"
-    found = {name: [row["id"] for _, row in raw.read(task, folder, name)] for name in ("pos", "neg", "test")}
+    found = {name: [row["id"] for _, row in rawfiles.read(task, folder, name)] for name in ("pos", "neg", "test")}
     assert sorted(int(i) for ids in found.values() for i in ids) == list(range(40))
     with pytest.raises(UserError, match="made of other data sets"):
-        list(raw.read(task, folder, "mix"))
+        list(rawfiles.read(task, folder, "mix"))
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="|"), min_size=1).map(str.strip).filter(bool)

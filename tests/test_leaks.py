@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaks import THRESHOLD, examine
-from recipekit import ROOT, leak_report, raw
+from recipekit import ROOT, leak_report, rawfiles
 from recipekit.corpus import name_finders
 from recipekit.errors import UserError
 from recipekit.extract import Extractor
@@ -293,7 +293,7 @@ def test_other_raw_files_lose_rows_and_nothing_else(data, kind):
     (data.raw / "pos.jsonl").unlink()
     report = data.run(drop=True)
     assert report["leaks"] == 1 and [*report["dropped"].values()] == [1]
-    left = [row["body"].replace("\n", "") for _, row in raw.read(data.task(), data.clean, "pos")]
+    left = [row["body"].replace("\n", "") for _, row in rawfiles.read(data.task(), data.clean, "pos")]
     assert left == [f'{own[:60]}",{own[60:]}' if kind != "json" else own, other]
     if kind != "json":
         source, copy = ((folder / "pos.csv").read_bytes() for folder in (data.raw, data.clean))

@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import raw, runs
+from recipekit import rawfiles, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.corpus import Corpus
 from recipekit.errors import UserError
@@ -45,12 +45,12 @@ def raw_paths(task: Task, source: Path) -> list[Path]:
     Raises:
         UserError: Some are missing.
     """
-    found, problems = raw.files(task, source)
+    found, problems = rawfiles.files(task, source)
     paths = [file.path for file in found]
-    if not any(raw.TEST in file.shares for file in found):
+    if not any(rawfiles.TEST in file.shares for file in found):
         for name in task.spec["data"]["test"].values():
             try:
-                paths.append(raw.find(task, source, name))
+                paths.append(rawfiles.find(task, source, name))
             except UserError as error:
                 problems += error.problems
     if problems:

@@ -1,6 +1,7 @@
 """Raw articles and labels -> segments that Axolotl trains on, the phase mixes, and the test set.
 
     uv run tools/regenerate_segments.py hawks
+    uv run tools/regenerate_segments.py bigfive     # a regression: rows of texts and numbers, data/train/<set>.jsonl
 
 Reads data/raw/<task>/ (filled by tools/download.py, or by you) or, where that is missing, data/samples/<task>/. A raw
 row is {"id", "body", "label"}, or what data.rows of task.yml says: CSV columns, Alpaca, messages (docs/data.md). A row
@@ -12,17 +13,18 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from recipekit import inputs, raw
+from recipekit import inputs, raw, rawfiles, regression_rows
 from recipekit.console import console, log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.mixing import mix
 from recipekit.preparing import prepare
 from recipekit.process import hold
+from recipekit.regression_rows import write_manifests
 from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
@@ -43,11 +45,16 @@ def count_articles(path: Path) -> int:
     return len(keys)
 
 
-def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
-    """Write every file of the task below folder; returns the rows of each. All files' problems come at once."""
+def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Write every file of the task below folder; all files' problems come at once.
+
+    Returns:
+        The rows of each file, and what people should know of them.
+    """
     counts: dict[str, int] = {}
     lengths: dict[str, array] = {}
-    found, problems = raw.files(task, source)
+    notes: list[str] = []
+    found, problems = rawfiles.files(task, source)
     lines = sum(count_lines(file.path) or 0 for file in found) if console.is_terminal else None
     with progress("regenerate", lines) as advance:
         for file in found:
@@ -55,16 +62,19 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
                 prepared = prepare(task, file, folder, advance)
                 counts |= prepared.rows
                 lengths |= prepared.lengths
+                notes += [f"{relative(file.path)}: {note}" for note in prepared.notes]
+                if task.kind == "regression":
+                    notes += write_manifests(task, file, prepared, folder)
             except UserError as error:
                 problems += error.problems
     test = task.spec["data"]["test"]
-    if raw.TEST in task.spec["data"].get("split", {}).get("shares", ()):
-        counts[test["input"]] = counts.pop(raw.TEST, 0)
+    if rawfiles.has_test(task.spec["data"]):
+        counts[test["input"]] = counts.pop(rawfiles.TEST, 0)
     else:
         try:
             for which in ("input", "gold"):
-                shutil.copyfile(raw.find(task, source, test[which]), folder / test[which])
-            counts[test["input"]] = count_articles(raw.find(task, source, test["input"]))
+                shutil.copyfile(rawfiles.find(task, source, test[which]), folder / test[which])
+            counts[test["input"]] = count_articles(rawfiles.find(task, source, test["input"]))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -72,14 +82,34 @@ def generate(task: Task, source: Path, folder: Path) -> dict[str, int]:
     for name, spec in task.spec["data"]["train"].items():
         if "base" in spec:
             counts[name] = mix(folder, name, spec, lengths)
-    return counts
+    return counts, notes
 
 
 def products(task: Task) -> list[Path]:
     """Every file the step makes."""
+    test = [task.test_path("input"), task.test_path("gold")]
+    if task.kind == "regression":
+        return [*regression_rows.products(task), *test]
     names = task.spec["data"]["train"]
     manifests = [task.segments_path(n).with_suffix(".manifest.json") for n in names if n not in task.raw_sets]
-    return [task.segments_path(n) for n in names] + manifests + [task.test_path("input"), task.test_path("gold")]
+    return [task.segments_path(n) for n in names] + manifests + test
+
+
+def step_inputs(task: Task, source: Path) -> dict[str, Any]:
+    """Name what the step's result depends on."""
+    inputs: dict[str, Any] = {
+        "raw": source,
+        "data": task.spec["data"],
+        "schema": task.output_schema,
+        **task.prompt_sources(),
+        "code": code_digest(),
+    }
+    if task.kind == "regression":
+        # A folder may be a link, which the digest of the one around it does not follow.
+        folders = [file.path for file in rawfiles.files(task, source)[0] if file.path.is_dir()]
+        own = {relative(path): path for path in [*folders, *regression_rows.occupations(task)]}
+        return inputs | own | {"group": task.group}
+    return inputs | {"gold": task.spec["gold"]}
 
 
 @contextmanager
@@ -109,30 +139,24 @@ def regenerate(
         Path | None, typer.Option(help="raw folder; default data/raw/TASK, else data/samples/TASK")
     ] = None,
 ) -> None:
-    """Write data/train/*_segments.jsonl and data/test/* of a task from its raw data."""
+    """Write data/train/* and data/test/* of a task from its raw data."""
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.raw_dir
     log_to("regenerate")
-    step_inputs = {
-        "raw": folder,
-        "data": recipe.spec["data"],
-        "schema": recipe.output_schema,
-        "gold": recipe.spec["gold"],
-        **recipe.prompt_sources(),
-        "code": code_digest(),
-    }
-    step = Step(recipe.outputs, "regenerate", step_inputs, products(recipe))
+    step = Step(recipe.outputs, "regenerate", step_inputs(recipe, folder), products(recipe))
     if step.done():
         show("regenerate: up to date")
         return
     train, test = recipe.root / "data" / "train", recipe.root / "data" / "test"
     with workplace(recipe, train) as own:
-        counts = generate(recipe, folder, own)
+        counts, notes = generate(recipe, folder, own)
         test.mkdir(parents=True, exist_ok=True)
         for file in sorted(own.iterdir()):
             file.replace((test if file.name in recipe.spec["data"]["test"].values() else train) / file.name)
     step.record(rows=counts, source=relative(folder))
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    for note in notes:
+        show(f"regenerate: {note}")
     show(f"regenerate: {relative(folder)} -> data/train, data/test; rows: {rows}")
 
 

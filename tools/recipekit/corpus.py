@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from recipekit import inputs, near, raw
+from recipekit import inputs, near, raw, rawfiles
 from recipekit.errors import UserError
 from recipekit.gold import GoldFile
 from recipekit.normal_name import person_name
@@ -104,20 +104,20 @@ class Corpus:
             return [name for find in self._finders for name in find(row["label"])]
 
         task, data = self.task, self.task.spec["data"]
-        found, _ = raw.files(task, self.source)
-        for name in [*task.raw_sets, raw.TEST]:
+        found, _ = rawfiles.files(task, self.source)
+        for name in [*task.raw_sets, rawfiles.TEST]:
             if file := next((file for file in found if name in file.shares), None):
-                split = "test" if name == raw.TEST else data["train"][name].get("role", "train")
-                yield name, split, file.path, raw.read(task, self.source, name), named
-        if any(raw.TEST in file.shares for file in found):
+                split = "test" if name == rawfiles.TEST else data["train"][name].get("role", "train")
+                yield name, split, file.path, rawfiles.read(task, self.source, name), named
+        if any(rawfiles.TEST in file.shares for file in found):
             return
         try:
-            articles, self.gold_path = (raw.find(task, self.source, data["test"][w]) for w in ("input", "gold"))
+            articles, self.gold_path = (rawfiles.find(task, self.source, data["test"][w]) for w in ("input", "gold"))
             names = _gold_names(task, self.gold_path)
         except UserError as error:
             problems += error.problems
         else:
-            yield raw.TEST, "test", articles, _articles(articles), lambda row: names.get(row["id"], [])
+            yield rawfiles.TEST, "test", articles, _articles(articles), lambda row: names.get(row["id"], [])
 
     def _add(self, path: Path, line: int, row: Row, names: Callable[[Row], list[str]]) -> Iterator[str]:
         text = self.task.clean(row["body"]) if isinstance(row["body"], str) else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipekit import raw
+from recipekit import rawfiles
 from recipekit.errors import UserError
 from recipekit.runs import read_record, relative
 from recipekit.task import Task
@@ -49,12 +49,12 @@ def collect(task: Task, source: Path, segments: bool) -> list[DataFile]:
         redo = f"run uv run tools/regenerate_segments.py {task.name}"
         problems = [f"{relative(p)}: no such file; {redo}" for p in (*train.values(), *tests) if not p.is_file()]
     else:
-        files, problems = raw.files(task, source)
+        files, problems = rawfiles.files(task, source)
         train = {next(iter(f.shares)) if len(f.shares) == 1 else f.path.stem: f.path for f in files}
         tests = []
-        for name in test.values() if not any(raw.TEST in file.shares for file in files) else ():
+        for name in test.values() if not any(rawfiles.TEST in file.shares for file in files) else ():
             try:
-                tests.append(raw.find(task, source, name))
+                tests.append(rawfiles.find(task, source, name))
             except UserError as error:
                 problems += error.problems
     if problems:

@@ -30,7 +30,7 @@ class Converter:
     def __init__(self, task: Task, spec: Mapping[str, Any]) -> None:
         self.task = task
         self.schema = task.output_schema
-        self.separator = task.spec["gold"]["separator"]
+        self.separator = task.spec["gold"]["separator"] if task.kind == "extraction" else "|"
         self.as_is = not spec
         self.messages = spec.get("format") == "messages"
         given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
@@ -47,6 +47,8 @@ class Converter:
         if self.as_is:
             for key in ("id", "body", "label"):
                 row.setdefault(key)
+            if self.task.kind == "regression" and row["label"] is None:
+                row["label"] = row.get("labels")  # as regenerate writes them
             if isinstance(row["label"], str) and not self.task.answers_are_text:  # a cell of a CSV
                 row["label"] = typed(row["label"], self.schema, self.separator)
             return row

@@ -1,4 +1,4 @@
-"""Raw data as it was downloaded or written by hand: JSONL, JSON or CSV, whole or a part of a file that is split."""
+"""Raw data as it was downloaded or written by hand, chunk by chunk: JSONL, JSON or CSV."""
 
 import csv
 import hashlib
@@ -6,7 +6,7 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from recipekit.errors import UserError
-from recipekit.formats import Converter, Row
+from recipekit.formats import Row
 from recipekit.runs import relative
 from recipekit.segments import take_apart
 from recipekit.task import Task
@@ -24,45 +24,6 @@ CHUNK = 2**20  # bytes of a file that are worked on at a time; larger ones cost 
 BATCH = 2000  # rows, of files that cannot be cut at line ends
 LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
 ENDINGS = (".jsonl", ".json", ".csv")
-TEST = "test"  # the part of a split that becomes the test set
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """A raw file and what becomes of its rows.
-
-    Attributes:
-        path: Where it lies.
-        shares: Part (a data set of task.yml, or "test") -> its share of the rows; one part gets all.
-        spec: How its rows are read (data.rows).
-        by: Key whose value keeps rows together in one part; where it is empty, or None, the body does.
-        seed: Of the split.
-    """
-
-    path: Path
-    shares: dict[str, float]
-    spec: dict[str, Any]
-    by: str | None = None
-    seed: int = 0
-
-    def part(self, row: Row) -> str:
-        """Name the part that a row belongs to: drawn by the digest of what keeps rows together, so for good.
-
-        Raises:
-            UserError: The row lacks that key.
-        """
-        if len(self.shares) == 1:
-            return next(iter(self.shares))
-        if self.by and self.by not in row:
-            raise UserError(f"key '{self.by}': not there, and data.split.by in task.yml names it; mend either")
-        together = row[self.by] if self.by else None
-        together = row["body"] if together in (None, "") else together
-        place = key(f"{self.seed}\0{together}") / 2**64 * sum(self.shares.values())
-        for name, share in self.shares.items():
-            place -= share
-            if place < 0:
-                return name
-        return name
 
 
 def key(text: str) -> int:
@@ -70,75 +31,7 @@ def key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
-def find(task: Task, source: Path, name: str) -> Path:
-    """Find a raw file by data set or file name, anywhere below the source folder.
-
-    Raises:
-        UserError: There is none, or there are several.
-    """
-    wanted = [name] if Path(name).suffix else [f"{name}.jsonl", f"{name}_segments.jsonl", f"{name}.csv", f"{name}.json"]
-    for candidate in wanted:
-        found = sorted(source.rglob(candidate))
-        if len(found) > 1:
-            places = ", ".join(map(relative, found))
-            raise UserError(f"{relative(source)}: {len(found)} files {candidate}: {places}; leave one of them there")
-        if found:
-            return found[0]
-    raise UserError(
-        f"{relative(source)}: no file {' or '.join(wanted)}, which task.yml names; "
-        f"run uv run tools/download.py {task.name}, put the file there, or mend task.yml"
-    )
-
-
-def files(task: Task, source: Path) -> tuple[list[RawFile], list[str]]:
-    """Find every raw file that training rows are made of; the second list says which are missing."""
-    data = task.spec["data"]
-    split = data.get("split")
-    wanted: list[tuple[str, dict[str, float], dict[str, Any], str | None, int]] = []
-    if split:
-        wanted.append((split["file"], dict(split["shares"]), {}, split.get("by"), split["seed"]))
-    for name, own in data["train"].items():
-        if "base" not in own and not (split and name in split["shares"]):
-            wanted.append((own.get("file", name), {name: 1.0}, own.get("rows", {}), None, 0))
-    found, problems = [], []
-    for file, shares, rows, by, seed in wanted:
-        try:
-            path = find(task, source, file)
-        except UserError as error:
-            problems += error.problems
-        else:
-            found.append(RawFile(path, shares, {**data.get("rows", {}), **rows}, by, seed))
-    return found, problems
-
-
-def read(task: Task, source: Path, name: str) -> Iterator[tuple[int, Row]]:
-    """Read the rows of one data set of task.yml; rows that are wrong are left out, for validate.py names them.
-
-    Yields:
-        1-based line of the raw file, and the row: "id", "body", "label" and whatever else it has.
-
-    Raises:
-        UserError: The file is missing or is no such file.
-    """
-    found, problems = files(task, source)
-    file = next((file for file in found if name in file.shares), None)
-    if file is None:
-        raise UserError(problems or f"data.train in task.yml: {name} is made of other data sets, or is not there")
-    converter = Converter(task, file.spec)
-    line = 1
-    for chunk in chunks(file.path):
-        for at, row in chunk.rows(line):
-            if isinstance(row, dict):
-                try:
-                    row = convert(task, converter, row)
-                except UserError:
-                    continue
-                if file.part(row) == name:
-                    yield at, row
-        line += chunk.lines
-
-
-def convert(task: Task, converter: Converter, row: Row) -> Row:
+def convert(task: Task, converter: Callable[[Row], Row], row: Row) -> Row:
     """Make {"id", "body", "label"} of a raw row, or of one in segments format."""
     if "segments" not in row:
         return converter(row)
@@ -219,7 +112,7 @@ def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
         if path.stat().st_size == 0:
             raise UserError(f"{relative(path)}: the file is empty; expected rows")
         if path.suffix.lower() in (".csv", ".json"):
-            yield from _batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path, unique))
+            yield from batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path, unique))
             return
         with path.open("rb") as stream:
             start, end = 0, path.stat().st_size
@@ -233,7 +126,8 @@ def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
         raise UserError(f"{relative(path)}: {error.strerror}; expected a file that can be read") from None
 
 
-def _batches(path: Path, rows: Iterator[tuple[int, Row | str]]) -> Iterator[Chunk]:
+def batches(path: Path, rows: Iterable[tuple[int, Row | str]]) -> Iterator[Chunk]:
+    """Make chunks of rows, with their lines, that are read already."""
     batch: list[tuple[int, Row | str]] = []
     for item in rows:
         batch.append(item)

@@ -114,6 +114,15 @@ class Task:
         """Where the segments of a data set of task.yml lie."""
         return self.root / "data" / "train" / f"{dataset}_segments.jsonl"
 
+    def rows_path(self, dataset: str) -> Path:
+        """Where the rows of a data set of a regression lie."""
+        return self.root / "data" / "train" / f"{dataset}.jsonl"
+
+    @property
+    def split_path(self) -> Path:
+        """Where it stands which part each value of a regression's group was drawn into."""
+        return self.root / "data" / "train" / f"{self.spec['name']}_split.json"
+
     def test_path(self, which: str) -> Path:
         """Where the test set's "input" or "gold" file lies once prepared."""
         return self.root / "data" / "test" / self.spec["data"]["test"][which]
@@ -135,12 +144,12 @@ class Task:
 
     @cached_property
     def _strip(self) -> list[re.Pattern[str]]:
-        return [re.compile(pattern, re.MULTILINE) for pattern in self.spec["prompt"].get("strip", [])]
+        return [re.compile(pattern, re.MULTILINE) for pattern in self.spec.get("prompt", {}).get("strip", [])]
 
     @cached_property
     def _to_strip(self) -> Callable[[str], object]:
         """Tell in one pass of articles, most of which have nothing to strip, whether any pattern would."""
-        patterns = self.spec["prompt"].get("strip", [])
+        patterns = self.spec.get("prompt", {}).get("strip", [])
         anchored = "|".join(pattern[1:] for pattern in patterns if _at_line_start(pattern))
         tests: list[Callable[[str], object]] = [
             re.compile(pattern, re.M).search for pattern in patterns if not _at_line_start(pattern)
@@ -151,8 +160,9 @@ class Task:
 
     @cached_property
     def _defuse(self) -> Callable[[str], str]:
-        prompt = self.spec["prompt"]
-        return specials.defuser([prompt["bos"], prompt["eos"], *prompt.get("special_tokens", [])])
+        prompt = self.spec.get("prompt", {})
+        own = [prompt[key] for key in ("bos", "eos") if key in prompt]
+        return specials.defuser([*own, *prompt.get("special_tokens", [])])
 
     @property
     def answers_are_text(self) -> bool:
@@ -194,7 +204,9 @@ class Task:
         return text if self.answers_are_text else orjson.loads(text)
 
     def prompt_sources(self) -> dict[str, Any]:
-        """What the prompt depends on, for a step's inputs."""
+        """What the prompt depends on, for a step's inputs; nothing where there is none."""
+        if "prompt" not in self.spec:
+            return {}
         return {"prompt": [self.spec["prompt"], [path.read_text(encoding="utf-8") for path in self.prompt_files]]}
 
 

@@ -11,6 +11,13 @@ import jsonschema_rs
 
 from recipekit import yamlfile
 
+# What formats of rows need, and options that they alone have.
+NEEDS = {
+    "real_persona_chat": {"label": "a key of the label -> a key of a person's 'personality'"},
+    "nemotron_personas": {"text": "the columns of the body", "occupations": "a YAML file, group -> words"},
+}
+OPTIONS = {"real_persona_chat": ["context"], "nemotron_personas": ["text", "occupations", "limit"]}
+
 
 def schema_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, schema: dict[str, Any]) -> list[str]:
     """Compare a task.yml with recipes/task.schema.json.
@@ -75,11 +82,8 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             if "base" in train.get(mix.get(role), {"base": ""}) and role in mix:
                 expected = "is no data set under data.train that has rows of its own"
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
-    problems += _rows_problems(at, spec["data"])
-    for name in spec["data"].get("split", {}).get("shares", {}):
-        if name != "test" and "base" in train.get(name, {"base": ""}):
-            expected = "expected test, or a data set under data.train that is not mixed of others"
-            problems.append(f"{at('data', 'split', 'shares', name)}: {expected}")
+    problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec)
+    problems += _split_problems(at, spec["data"], train)
     schema = spec.get("output_schema", {})
     if not jsonschema_rs.meta.is_valid(schema):
         import jsonschema
@@ -90,9 +94,55 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
     return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
 
 
+def _splits(data: dict[str, Any]) -> dict[tuple[str | int, ...], dict[str, Any]]:
+    """Return the splits of task.yml by their places."""
+    given = data.get("split", [])
+    return {("split", i): own for i, own in enumerate(given)} if isinstance(given, list) else {("split",): given}
+
+
+def _split_problems(at: Callable[..., str], data: dict[str, Any], train: dict[str, Any]) -> list[str]:
+    problems = []
+    drawn: set[str] = set()
+    for place, split in _splits(data).items():
+        for name in split["shares"]:
+            here = at("data", *place, "shares", name)
+            if name != "test" and "base" in train.get(name, {"base": ""}):
+                problems.append(f"{here}: expected test, or a data set under data.train that is not mixed of others")
+            if name in drawn:
+                problems.append(f"{here}: another split has a part {name} already; a data set is made of one file")
+            drawn.add(name)
+    return problems
+
+
+def _format_problems(at: Callable[..., str], spec: dict[str, Any]) -> list[str]:
+    """Look at the formats of regressions: what they need, and that nothing else asks for them."""
+    data = spec["data"]
+    places: dict[tuple[str | int, ...], dict[str, Any]] = {("rows",): data.get("rows", {})}
+    owners = _splits(data) | {("train", name): own for name, own in data.get("train", {}).items()}
+    places |= {(*place, "rows"): own.get("rows", {}) for place, own in owners.items()}
+    problems = []
+    for place, own in places.items():
+        form = own.get("format")
+        needs = NEEDS.get(str(form), {})
+        given = {"label": isinstance(own.get("label"), dict)}
+        problems += [
+            f"{at('data', *place)}: format {form} needs '{key}', {what}"
+            for key, what in needs.items()
+            if not given.get(key, key in own)
+        ]
+        if needs and spec["kind"] != "regression":
+            problems.append(f"{at('data', *place, 'format')}: {form} is for tasks of kind regression")
+        others = {key for each, keys in OPTIONS.items() if each != form for key in keys}
+        problems += [f"{at('data', *place, key)}: no option of format {form}" for key in own if key in others]
+    if spec["kind"] == "regression":
+        mixes = [name for name, own in data.get("train", {}).items() if "base" in own]
+        problems += [f"{at('data', 'train', name, 'base')}: mixes are of segments; drop it" for name in mixes]
+    return problems
+
+
 def _rows_problems(at: Callable[..., str], data: dict[str, Any]) -> list[str]:
     problems = []
-    places: dict[tuple[str, ...], dict[str, Any]] = {(): data, ("split",): data.get("split", {})}
+    places: dict[tuple[str | int, ...], dict[str, Any]] = {(): data, **_splits(data)}
     places |= {("train", name): own for name, own in data.get("train", {}).items()}
     for place, own in places.items():
         body = own.get("rows", {}).get("body", "")
