@@ -1,6 +1,7 @@
-"""Writes the bundled sample data of a task: invented articles with labels, from the frames in its source folder.
+"""Writes the bundled sample data of a task from the frames in its source folder: articles, or dialogues and personas.
 
 uv run tools/make_samples.py hawks
+uv run tools/make_samples.py bigfive
 """
 
 import csv
@@ -15,7 +16,7 @@ import jmespath
 import orjson
 import typer
 
-from recipekit import ROOT, articles, console, sampling
+from recipekit import ROOT, articles, console, people_samples, sampling
 from recipekit.errors import UserError
 from recipekit.runs import relative, write_bytes, write_text
 from recipekit.sampling import Line, Pools
@@ -37,9 +38,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Pools]]:
     Raises:
         UserError: Something in the sources is wrong; all problems at once.
     """
-    if not (folder / "schema.json").is_file():
-        raise UserError(f"{relative(folder)}/schema.json: no such file; this task has no sample sources to write from")
-    sources = sampling.read_sources(folder, orjson.loads((folder / "schema.json").read_bytes()))
+    sources = sampling.read_sources(folder)
     frames = [frame for name, part in sources.items() if name != "pools" for frame in sampling.all_frames(part)]
     places = sampling.words_of(sampling.all_frames(sources["pools"]))
     known = articles.SLOTS | set(sources["lists"])
@@ -242,7 +241,12 @@ def command(
 ) -> None:
     """Write a task's bundled sample data anew from data/samples/TASK/source."""
     folder = ROOT / "data" / "samples" / task
-    for name, count in make(folder / "source", output or folder, load_task(task).spec["gold"]).items():
+    loaded = load_task(task)
+    if loaded.kind == "regression":
+        written = people_samples.make(folder / "source", output or folder)
+    else:
+        written = make(folder / "source", output or folder, loaded.spec["gold"])
+    for name, count in written.items():
         console.show(f"{relative(output or folder)}/{name}: {count} rows")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import orjson
 
 from recipekit import yamlfile
 from recipekit.errors import UserError
@@ -77,14 +78,18 @@ def frame_problems(frame: Line, known: Callable[[str], bool]) -> Iterator[str]:
             yield f"{frame.place}: unknown slot <{slot}>; add a list of that name under lists:, or mend the name"
 
 
-def read_sources(folder: Path, schema: dict[str, Any]) -> dict[str, Any]:
+def read_sources(folder: Path) -> dict[str, Any]:
     """Read all YAML files of a folder into one mapping.
 
     Every text in it becomes a Line, and every text of several lines a list of Lines, without remarks (#) and blanks.
 
     Raises:
-        UserError: A file is no valid YAML or breaks the schema, or the folder holds none; all problems at once.
+        UserError: A file is no valid YAML or breaks the folder's schema.json, or the folder holds none; all problems at
+            once.
     """
+    if not (folder / "schema.json").is_file():
+        raise UserError(f"{relative(folder)}/schema.json: no such file; this task has no sample sources to write from")
+    schema = orjson.loads((folder / "schema.json").read_bytes())
     merged: dict[str, Any] = {}
     problems: list[str] = []
     paths = sorted(folder.glob("*.yml"))
