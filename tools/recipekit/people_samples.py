@@ -30,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def _frame_problems(sources: dict[str, Any]) -> Iterator[str]:
     talk = conversations.SLOTS | set(sources["lists"])
-    known = {"chat": talk, "cues": talk, "persona": personas.SLOTS, "stages": personas.SLOTS}
+    known = {"chat": talk, "cues": talk, "persona": persona_samples.SLOTS, "stages": persona_samples.SLOTS}
     for name, slots in known.items():
         for frame in sampling.all_frames(sources[name]):
             choices = {slot for slot in sampling.SLOT.findall(frame) if "/" in slot}
