@@ -18,10 +18,10 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from recipekit import models, predictor, runs
+from recipekit import estimator, models, predictor, runs
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
-from recipekit.estimator import HeadEstimator
+from recipekit.estimator import DigitEstimator, HeadEstimator
 from recipekit.inputs import Article, read_articles
 from recipekit.predictor import LocalPredictor, Predictor, PromptAs, Row
 from recipekit.runs import Step, relative
@@ -30,6 +30,7 @@ from recipekit.task import Task, load_task
 CODE = (
     "answers",
     "decoding",
+    "digits",
     "estimator",
     "inputs",
     "models",
@@ -71,11 +72,11 @@ class Options:
     concurrency: int = 16
 
 
-def load(task: Task, options: Options) -> Predictor | HeadEstimator:
+def load(task: Task, options: Options) -> Predictor | HeadEstimator | DigitEstimator:
     """Make ready what predicts."""
     if task.kind == "regression":
         assert options.model is not None
-        return HeadEstimator(task, options.model, options.batch_size)
+        return estimator.load(task, options.model, options.batch_size)
     if options.server:
         from recipekit.server import ServerPredictor  # it takes seconds to load
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from recipekit import raw, segments
+from recipekit import digits, raw, segments
 from recipekit.errors import UserError
 from recipekit.formats import Row
 from recipekit.gold_rows import written
@@ -104,7 +104,9 @@ class RegressionMaker(Maker):
             return
         _append(parts, f"{part}.jsonl", {**own, "body": text, "labels": label})
         if self.writer:
-            parts.setdefault(f"{part}_segments.jsonl", []).append(self.writer.line(text, label))
+            parts.setdefault(f"{part}_segments.jsonl", []).append(
+                self.writer.line(text, digits.draw(self.task.targets, label, text))
+            )
 
 
 def heads(task: Task, file: RawFile) -> dict[str, bytes]:

@@ -167,7 +167,7 @@ class Task:
     @property
     def answers_are_text(self) -> bool:
         """Tell whether an answer is plain text; JSON otherwise."""
-        return self.output_schema.get("type") == "string"
+        return self.kind == "regression" or self.output_schema.get("type") == "string"
 
     def clean(self, body: str) -> str:
         """Strip a feed's metadata from an article, and make special tokens that it quotes plain text."""
@@ -189,7 +189,10 @@ class Task:
         return digest(self.prompt("\0"))
 
     def answer(self, label: Any) -> str:
-        """Write a label the way the model is to write it, ending in eos."""
+        """Write a label the way the model is to write it, ending in eos; a regression's has names and values."""
+        if self.kind == "regression":
+            titles = {name: target.get("title", name) for name, target in self.targets.items()}
+            label = " ".join(f"{titles.get(name, name)}{value}" for name, value in label.items())
         text = label if self.answers_are_text else _write_json(label)
         if "\x7f" in text and not self.answers_are_text:
             text = text.replace("\x7f", "\\u007f")  # llguidance has DEL escaped
