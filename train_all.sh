@@ -28,7 +28,7 @@ mkdir -p "$LOG_DIR"
 
 # What will be done, on which profile and data, and how long it takes.
 plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${SOURCE:-${DATA:-auto}}")
-read -r PROFILE DATA <<<"$plan"
+read -r PROFILE KIND DATA <<<"$plan"
 
 # Raw data -> segments: system, instruction, article untrained, answer trained.
 [[ $DATA != hub ]] || python tools/download.py "$TASK"
@@ -52,6 +52,9 @@ done
 
 # Adapter + base -> outputs/TASK/merged, proven equal on a prompt.
 python tools/merge.py "$TASK" --profile "$PROFILE"
+
+# What a model has to beat where numbers are estimated: the constant mean, and a ridge on TF-IDF.
+[[ $KIND != regression ]] || python tools/baselines.py "$TASK"
 
 # The merged model on the test set, then its answers against the gold CSV.
 python tools/predict.py "$TASK"

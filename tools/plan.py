@@ -2,7 +2,7 @@
 
     uv run tools/plan.py hawks --profile auto
 
-The plan goes to the screen, the chosen profile and data ("cpu sample") to standard output.
+The plan goes to the screen; profile, kind of task and data ("cpu extraction sample") to standard output.
 """
 
 import os
@@ -67,6 +67,7 @@ def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
         "check": "environment, YAMLs, data and masks",
         **training,
         "merge": f"adapter of {phases[-1]} + base -> outputs/{task.slug}/merged",
+        **({"baselines": "constant mean, and ridge on TF-IDF"} if task.kind == "regression" else {}),
         "predict": "merged model on the test set",
         "evaluate": "predictions against the gold CSV",
         "card": f"outputs/{task.slug}/README.md",
@@ -99,7 +100,7 @@ def plan(
     profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
     data: Annotated[str, typer.Option(help="auto, hub, raw, sample or a folder")] = "auto",
 ) -> None:
-    """Show the plan of a task's pipeline; print profile and data on standard output."""
+    """Show the plan of a task's pipeline; print profile, kind and data on standard output."""
     recipe = load_task(task)
     phases = recipe.phases
     chosen, reason = choose_profile(profile)
@@ -111,7 +112,7 @@ def plan(
     for name, what in steps(recipe, phases, source).items():
         table.add_row(name, what, times(recipe, chosen, name))
     show(table)
-    typer.echo(f"{chosen} {source}")
+    typer.echo(f"{chosen} {recipe.kind} {source}")
 
 
 if __name__ == "__main__":
