@@ -6,6 +6,8 @@
 
 Exit code 1 where rows of the training or validation data are in the test set. Writes outputs/<task>/leaks/report.json
 and leaks.txt, the pairs; with --drop also dropped.jsonl, and the raw files in clean/. What counts: docs/leaks.md.
+
+Of a regression the rows of data/train and data/test are compared, as regenerate_segments.py made them.
 """
 
 import json
@@ -25,10 +27,11 @@ from recipekit.errors import UserError
 from recipekit.joining import count_lines
 from recipekit.leak_report import summary, write_copies, write_list
 from recipekit.leaks import search
-from recipekit.runs import Step, code_digest, relative
+from recipekit.runs import Step, code_digest, read_record, relative
 from recipekit.task import Task, load_task
 
 THRESHOLD = 0.8
+REMEDY = "give data.split in task.yml a `by` that keeps together what belongs together, or take the rows out by hand"
 NOUNS = {
     "exact": "the text, word for word,",
     "normalised": "the text, but for spaces, punctuation and widths,",
@@ -39,12 +42,30 @@ NOUNS = {
 }
 
 
+def made_paths(task: Task, source: Path) -> list[Path]:
+    """Find the files that regenerate made of a regression's raw folder.
+
+    Raises:
+        UserError: Some are missing, or they were made of another folder.
+    """
+    paths = [*map(task.rows_path, task.raw_sets), task.test_path("input")]
+    redo = f"run uv run tools/regenerate_segments.py {task.name} --source {relative(source)}"
+    if missing := [path for path in paths if not path.is_file()]:
+        raise UserError([f"{relative(path)}: no such file; {redo}" for path in missing])
+    made_of = read_record(task.outputs / "state" / "regenerate.json").get("source")
+    if made_of != relative(source):
+        raise UserError(f"--source {relative(source)}: data/train was made from {made_of}; {redo}")
+    return paths
+
+
 def raw_paths(task: Task, source: Path) -> list[Path]:
-    """Find every raw file of a task.
+    """Find every raw file of a task; of a regression, what was made of them.
 
     Raises:
         UserError: Some are missing.
     """
+    if task.kind == "regression":
+        return made_paths(task, source)
     found, problems = rawfiles.files(task, source)
     paths = [file.path for file in found]
     if not any(rawfiles.TEST in file.shares for file in found):
@@ -64,8 +85,8 @@ def make_step(task: Task, source: Path, threshold: float, drop: bool) -> Step:
         **{relative(path): path for path in [*raw_paths(task, source), Path(__file__)]},
         "code": code_digest(),
         "data": task.spec["data"],
-        "gold": task.spec["gold"],
-        "prompt": task.spec["prompt"],
+        "gold": task.spec.get("gold"),
+        "prompt": task.spec.get("prompt"),
         "options": [str(source), threshold, drop],
     }
     names = ["report.json", "leaks.txt", *(["dropped.jsonl", "clean"] if drop else [])]
@@ -79,6 +100,8 @@ def examine(task: Task, source: Path, threshold: float, drop: bool) -> dict[str,
         UserError: Raw files are missing or broken, or something cannot be written.
     """
     folder = task.outputs / "leaks"
+    if drop and task.kind == "regression":
+        raise UserError(f"--drop: rows of a regression are made anew from whole files; {REMEDY}")
     if drop and source.is_relative_to(folder.resolve()):
         raise UserError(f"--source {relative(source)}: what leaks is dropped from there already; name the raw folder")
     ignored = task.spec["data"].get("leaks", {}).get("ignore", [])
@@ -128,7 +151,7 @@ def shared(report: Mapping[str, Any], right: str) -> list[str]:
     ]
 
 
-def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> None:
+def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str, can_drop: bool) -> None:
     """Show what was found, the worst of it and what to do."""
     go_on = f"SOURCE={relative(folder / 'clean')} uv run bash train_all.sh {report['task']}"
     show(table(report))
@@ -145,6 +168,9 @@ def tell(report: Mapping[str, Any], folder: Path, allowed: bool, state: str) -> 
         rows = sum(report["dropped"].values())
         show(f"leaks: {relative(folder / 'clean')} holds the raw files without {rows:,} rows; go on with:")
         show(f"    {go_on}")
+    elif report["leaks"] and not can_drop:
+        show(f"leaks: {report['leaks']:,} rows of training and validation leak into the test set; {REMEDY}")
+        show("or go on with them: --allow-leaks (train_all.sh: LEAKS=allow)")
     elif report["leaks"]:
         show(f"leaks: {report['leaks']:,} rows of training and validation leak into the test set; go on without them:")
         options = f"--source {report['source']} --threshold {report['threshold']:g}"
@@ -179,7 +205,7 @@ def leaks(
     else:
         report, state = examine(recipe, folder, least, drop), "written to"
         step.record(leaks=report["leaks"])
-    tell(report, path.parent, allow_leaks, state)
+    tell(report, path.parent, allow_leaks, state, recipe.kind == "extraction")
     if report["leaks"] and not allow_leaks:
         raise typer.Exit(1)
 

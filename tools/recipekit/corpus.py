@@ -20,6 +20,7 @@ from recipekit.errors import UserError
 from recipekit.gold import GoldFile
 from recipekit.normal_name import person_name
 from recipekit.runs import relative
+from recipekit.segments import read_jsonl
 from recipekit.task import Task
 
 SPLITS = ("train", "validation", "test")
@@ -104,12 +105,15 @@ class Corpus:
             return [name for find in self._finders for name in find(row["label"])]
 
         task, data = self.task, self.task.spec["data"]
-        found, _ = rawfiles.files(task, self.source)
+        found = rawfiles.files(task, self.source)[0] if task.kind == "extraction" else []
         for name in [*task.raw_sets, rawfiles.TEST]:
-            if file := next((file for file in found if name in file.shares), None):
-                split = "test" if name == rawfiles.TEST else data["train"][name].get("role", "train")
+            split = "test" if name == rawfiles.TEST else data["train"][name].get("role", "train")
+            if task.kind == "regression":  # as regenerate made them, which reads dialogues and masks texts
+                path = task.test_path("input") if name == rawfiles.TEST else task.rows_path(name)
+                yield name, split, path, read_jsonl(path), lambda _: []
+            elif file := next((file for file in found if name in file.shares), None):
                 yield name, split, file.path, rawfiles.read(task, self.source, name), named
-        if any(rawfiles.TEST in file.shares for file in found):
+        if task.kind == "regression" or any(rawfiles.TEST in file.shares for file in found):
             return
         try:
             articles, self.gold_path = (rawfiles.find(task, self.source, data["test"][w]) for w in ("input", "gold"))
@@ -128,7 +132,7 @@ class Corpus:
         persons = names(row)
         group = row.get(self.group) if self.group else None
         groups = group if isinstance(group, list) else [group] if group not in (None, "") else []
-        if self.group and not groups:
+        if self.group and not groups and self.task.kind == "extraction":  # regenerate told of a regression's
             yield f"{relative(path)}:{line}: key '{self.group}': not there, and data.leaks.group names it; add it"
         values = {
             "exact": [text],
@@ -223,6 +227,8 @@ def name_finders(task: Task) -> list[Callable[[Any], list[str]]]:
 
     Filters in paths are passed over: somebody who is named, but is no offender, is known to the model as well.
     """
+    if task.kind == "regression":
+        return []
     entities = task.spec["gold"].get("entities", {})
     columns = [spec for spec in task.gold_columns.values() if spec["compare"] == "person_name"]
     return [_finder(entities[spec["entity"]]["path"] if "entity" in spec else "@", spec["path"]) for spec in columns]
