@@ -17,11 +17,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import axolotl_schema, hub, preflight, rowcheck, traps
+from recipekit import axolotl_schema, hub, preflight, regressioncheck, rowcheck, traps
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.joining import check_test_set
 from recipekit.preflight import Check, Verdicts
+from recipekit.regressioncheck import read_heads
 from recipekit.rowcheck import FileReport
 from recipekit.runs import code_digest, digest
 from recipekit.segmentcheck import REDO
@@ -129,7 +130,10 @@ def data_checks(task: Task, configs: list[Config], verdicts: Verdicts, bases_ok:
             if bases_ok and not report["problems"]:
                 verdicts.keep(key, report)
         tokens = f", longest {report['longest']:,} of {file.sequence_len:,} tokens" if report["longest"] else ""
-        checks.append(Check(file.path.name, f"{report['rows']:,} rows{tokens}", report["problems"]))
+        cut = report["cut"] if "regression" in file.config.values else 0  # what may not be cut is a problem
+        if cut:
+            tokens += f"; training reads the beginning of {cut:,} rows ({cut / report['rows']:.1%}) that are longer"
+        checks.append(Check(file.path.name, f"{report['rows']:,} rows{tokens}", report["problems"], warning=bool(cut)))
         if report["sample"] and (not sample or file.config.phase == configs[-1].phase):
             sample = report["sample"]
     return checks, sample
@@ -140,19 +144,29 @@ def _judges(task: Task, config: Config) -> list[Any]:
     folder = task.root / rowcheck.tokenizer_name(config.values)
     own = [p for p in sorted(folder.glob("*")) if p.suffix in (".json", ".model", ".txt", ".jinja")]
     tokenizer: Any = [digest(path) for path in own] or [str(folder), config.values.get("revision_of_model")]
-    return [tokenizer, code_digest(), task.prompt_sources(), task.output_schema, version("transformers")]
+    return [
+        tokenizer,
+        code_digest(),
+        task.prompt_sources(),
+        config.values.get("regression"),
+        task.output_schema,
+        version("transformers"),
+    ]
 
 
 def _report(task: Task, file: DataFile, bases_ok: bool) -> FileReport:
-    if file.kind != "input_output":
+    heads = read_heads(file.config)
+    if file.kind != "input_output" and not heads:
         return rowcheck.check_jsonl(file.path)
     name = rowcheck.tokenizer_name(file.config.values)
     made_later = (task.root / name).is_relative_to(task.outputs) and not (task.root / name).exists()
     if not bases_ok or made_later:
-        return rowcheck.check_file(task, file.path, None, file.sequence_len)
+        return rowcheck.check_file(task, file.path, None, file.sequence_len, heads)
     revision = file.config.values.get("revision_of_model")
     tokenizer = rowcheck.load_tokenizer(task.root, name, revision, hub.find_token(task.root))
-    report = rowcheck.check_file(task, file.path, tokenizer, file.sequence_len)
+    report = rowcheck.check_file(task, file.path, tokenizer, file.sequence_len, heads)
+    if heads:
+        return report
     report.problems = [*rowcheck.tokenizer_problems(task, tokenizer, name), *report.problems]
     return report
 
@@ -166,6 +180,9 @@ def base_checks(task: Task, configs: list[Config]) -> list[Check]:
 def test_set(task: Task) -> Check:
     """Check gold file and articles, which are read only after hours of training."""
     try:
+        if task.kind == "regression":
+            rows, groups = regressioncheck.check_test_set(task)
+            return Check("test set", f"{rows:,} texts" + (f" of {groups:,} {task.group}s" if task.group else ""))
         gold = check_test_set(task)
     except UserError as error:
         return Check("test set", "", error.problems)
@@ -190,13 +207,13 @@ def run(task: Task, profile: str, verdicts: Verdicts) -> tuple[list[Check], list
     return [*checks, *bases, *data, test_set(task)], sample
 
 
-def sample_text(parts: list[Any], eos: str) -> Text:
-    """Colour a row by what is trained: dim is read, green is learned; eos is made visible."""
+def sample_text(parts: list[Any], eos: str | None) -> Text:
+    """Colour a row by what is trained: dim is read, green is learned; eos, where there is one, is made visible."""
     text = Text("a row of the last phase's data: ").append("read", "dim").append(", ").append("learned", "green")
     text.append("\n")
     for part, trained in parts:
         cut = part if len(part) <= SHOWN else f"{part[: SHOWN // 2]} ... {part[-SHOWN // 2 :]}"
-        text.append(cut.replace(eos, f"⏎{eos}"), "green" if trained else "dim")
+        text.append(cut.replace(eos, f"⏎{eos}") if eos else cut, "green" if trained else "dim")
     return text
 
 
@@ -229,7 +246,7 @@ def check(
     checks, sample = run(recipe, profile, verdicts)
     show(table(checks))
     if sample:
-        show(sample_text(sample, recipe.spec["prompt"]["eos"]))
+        show(sample_text(sample, recipe.spec.get("prompt", {}).get("eos")))
     problems = distinct(problem for check in checks for problem in check.problems)
     verdicts.write(step="check", profile=profile, seconds=round(time.time() - started, 1))
     for problem in problems:

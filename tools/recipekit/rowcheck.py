@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from recipekit import windows
 from recipekit.errors import UserError
+from recipekit.regression import Head
+from recipekit.regressioncheck import LengthChecker, RegressionRowChecker
 from recipekit.runs import relative
 from recipekit.segmentcheck import REDO, Problem, SegmentChecker
 from recipekit.segments import encode, encode_row, read_jsonl, take_apart
@@ -29,29 +31,36 @@ class FileReport:
     Attributes:
         rows: Rows read.
         longest: Tokens of the longest row.
+        cut: Rows with more tokens than training takes, of a regression, which reads the beginning of such rows.
         problems: One line each; of each kind the first offenders by file:line, and how many more there are.
         sample: The first row's text, cut where training begins or ends; (text, is trained) each.
     """
 
     rows: int = 0
     longest: int = 0
+    cut: int = 0
     problems: list[str] = field(default_factory=list)
     sample: list[tuple[str, bool]] = field(default_factory=list)
 
 
-def check_file(task: Task, path: Path, tokenizer: Any | None, sequence_len: int) -> FileReport:
-    """Check every row of a segments file.
+def check_file(
+    task: Task, path: Path, tokenizer: Any | None, sequence_len: int, heads: dict[str, Head] | None = None
+) -> FileReport:
+    """Check every row of a segments file, or of one of a regression's rows.
 
     Args:
         task: Says what prompt and answer have to look like.
-        path: A JSONL file of segments.
+        path: A JSONL file of segments, or of texts and labels.
         tokenizer: The one that training uses; None leaves the tokens unchecked.
         sequence_len: Tokens a row may have.
+        heads: What a regression's rows are for; None: the file holds segments.
     """
     report = FileReport()
     offenders: dict[str, list[str]] = defaultdict(list)
-    rows_checker = SegmentChecker(task)
-    tokens_checker = TokenChecker(task, tokenizer, sequence_len) if tokenizer else None
+    rows_checker = RegressionRowChecker(task, heads) if heads else SegmentChecker(task)
+    tokens_checker: LengthChecker | TokenChecker | None = None
+    if tokenizer:
+        tokens_checker = LengthChecker(tokenizer) if heads else TokenChecker(task, tokenizer, sequence_len)
     rows = read_jsonl(path)
     broken: list[str] = []
     while batch := _take(rows, broken):
@@ -64,11 +73,18 @@ def check_file(task: Task, path: Path, tokenizer: Any | None, sequence_len: int)
             _note(offenders, line, found)
         for line, length, found in tokens_checker.problems(sound) if tokens_checker else ():
             report.longest = max(report.longest, length)
+            report.cut += length > sequence_len
             _note(offenders, line, found)
         if sound and tokenizer and not report.sample:
-            report.sample = sample(tokenizer, sound[0][1])
+            first = sound[0][1]
+            report.sample = _told(first) if heads else sample(tokenizer, first)
     report.problems = broken + list(_lines(path, offenders))
     return report
+
+
+def _told(row: dict[str, Any]) -> list[tuple[str, bool]]:
+    labels = row.get("labels") or {}
+    return [(row["body"] + "\n", False), (", ".join(f"{name} {value}" for name, value in labels.items()), True)]
 
 
 def _note(offenders: dict[str, list[str]], line: int, found: list[Problem]) -> None:
