@@ -75,6 +75,8 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
             for which in ("input", "gold"):
                 shutil.copyfile(rawfiles.find(task, source, test[which]), folder / test[which])
             counts[test["input"]] = count_articles(rawfiles.find(task, source, test["input"]))
+            if task.kind == "regression" and Path(test["input"]).suffix == ".jsonl":
+                regression_rows.clean_articles(task, folder / test["input"])
         except UserError as error:
             problems += error.problems
     if problems:

@@ -102,7 +102,7 @@ class PersonaConverter:
             UserError: The row lacks a column, or a value is none that a person can have; all at once.
         """
         problems = [
-            f"key '{column}': expected a text, found {str(row.get(column))[:40]!r}; add it or remove the row"
+            f"key '{column}': expected a text, found {repr(row.get(column))[:40]}; add it or remove the row"
             for column in ("uuid", *self.columns)
             if not isinstance(row.get(column), str) or not row[column].strip()
         ]

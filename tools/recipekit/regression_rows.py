@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
-from recipekit import digits, raw, segments
+from recipekit import digits, inputs, raw, segments
 from recipekit.errors import UserError
 from recipekit.formats import Row
 from recipekit.gold_rows import written
 from recipekit.making import Made, Maker, Output, Prepared, made_up
 from recipekit.personas import KINDS, MARK
 from recipekit.rawfiles import TEST, RawFile, splits
-from recipekit.runs import relative, write_text
+from recipekit.runs import relative, write_jsonl, write_text
 from recipekit.task import Task
 
 MEND = "mend it or remove the row"
@@ -107,6 +107,12 @@ class RegressionMaker(Maker):
             parts.setdefault(f"{part}_segments.jsonl", []).append(
                 self.writer.line(text, digits.draw(self.task.targets, label, text))
             )
+
+
+def clean_articles(task: Task, path: Path) -> None:
+    """Rewrite sound articles the way that training rows are, for a model with heads reads bodies as they stand."""
+    rows = [row for _, row in inputs.scan(path) if isinstance(row, dict)]
+    write_jsonl(path, [row | {"body": task.clean(row["body"])} for row in rows])
 
 
 def heads(task: Task, file: RawFile) -> dict[str, bytes]:

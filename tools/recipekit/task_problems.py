@@ -82,7 +82,7 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             if "base" in train.get(mix.get(role), {"base": ""}) and role in mix:
                 expected = "is no data set under data.train that has rows of its own"
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
-    problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec)
+    problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec, folder)
     problems += _split_problems(at, spec["data"], train)
     schema = spec.get("output_schema", {})
     if not jsonschema_rs.meta.is_valid(schema):
@@ -114,7 +114,7 @@ def _split_problems(at: Callable[..., str], data: dict[str, Any], train: dict[st
     return problems
 
 
-def _format_problems(at: Callable[..., str], spec: dict[str, Any]) -> list[str]:
+def _format_problems(at: Callable[..., str], spec: dict[str, Any], folder: Path) -> list[str]:
     """Look at the formats of regressions: what they need, and that nothing else asks for them."""
     data = spec["data"]
     places: dict[tuple[str | int, ...], dict[str, Any]] = {("rows",): data.get("rows", {})}
@@ -132,6 +132,9 @@ def _format_problems(at: Callable[..., str], spec: dict[str, Any]) -> list[str]:
         ]
         if needs and spec["kind"] != "regression":
             problems.append(f"{at('data', *place, 'format')}: {form} is for tasks of kind regression")
+        if "occupations" in own and not (folder / own["occupations"]).is_file():
+            missing = f"{own['occupations']} does not exist; write it: group -> words that its titles hold"
+            problems.append(f"{at('data', *place, 'occupations')}: {missing}")
         others = {key for each, keys in OPTIONS.items() if each != form for key in keys}
         problems += [f"{at('data', *place, key)}: no option of format {form}" for key in own if key in others]
     if spec["kind"] == "regression":
