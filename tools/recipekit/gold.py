@@ -36,6 +36,34 @@ class GoldRow(NamedTuple):
         return not any(self.sets.values()) and not any(self.entities.values())
 
 
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read a CSV file, UTF-8 with or without BOM.
+
+    Yields:
+        The number of the line on which a row begins and its cells; empty rows are left out.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is no CSV in UTF-8.
+    """
+    line = 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            for cells in reader:
+                if any(cells) and any(cell.strip() for cell in cells):
+                    yield line, cells
+                line = reader.line_num + 1
+    except OSError as error:
+        remedy = "make it with regenerate_segments.py, or check the name"
+        raise UserError(f"{relative(path)}: {error.strerror}; {remedy}") from None
+    except UnicodeDecodeError:
+        at = _undecodable_line(path)
+        raise UserError(f"{relative(path)}:{at}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)") from None
+    except csv.Error as error:
+        remedy = "mend the quotes of the row"
+        raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; {remedy}") from None
+
+
 @dataclass
 class GoldFile:
     """A gold CSV, read a row at a time: UTF-8 with or without BOM.
@@ -63,7 +91,7 @@ class GoldFile:
             UserError: The file is missing, empty or no CSV, lacks a column, or has rows that are too long, without an
                 id or with an id that stood before; all at once, after the good rows were yielded.
         """
-        lines = self._lines()
+        lines = csv_rows(self.path)
         at, header = next(lines, (1, []))
         if not header:
             raise UserError(f"{relative(self.path)}: the file is empty; expected a header and one row an article")
@@ -81,28 +109,6 @@ class GoldFile:
             self.problems = [(1, "a header and no rows; expected one row an article")]
         if self.problems:
             raise UserError([f"{relative(self.path)}:{line}: {what}" for line, what in sorted(self.problems)])
-
-    def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield every row that is not empty, with the number of the line on which it begins."""
-        line = 1
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.reader(stream, strict=True)
-                for cells in reader:
-                    if any(cells) and any(cell.strip() for cell in cells):
-                        yield line, cells
-                    line = reader.line_num + 1
-        except OSError as error:
-            remedy = "make it with regenerate_segments.py, or check the name"
-            raise UserError(f"{relative(self.path)}: {error.strerror}; {remedy}") from None
-        except UnicodeDecodeError:
-            at = _undecodable_line(self.path)
-            raise UserError(
-                f"{relative(self.path)}:{at}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)"
-            ) from None
-        except csv.Error as error:
-            remedy = "mend the quotes of the row"
-            raise UserError(f"{relative(self.path)}:{line}: not valid CSV: {error}; {remedy}") from None
 
     def _articles(self, lines: Iterator[tuple[int, list[str]]], header: list[str]) -> Iterator[GoldRow]:
         gold = self.task.spec["gold"]
@@ -162,7 +168,7 @@ class GoldFile:
         """Read the file again to name the ids that it has more than once."""
         remedy = "put the rows of an article one after another" if self._single() else "keep one of them"
         again = GoldFile(self.task, self.path)
-        lines = again._lines()
+        lines = csv_rows(again.path)
         next(lines)
         seen: dict[str, int] = {}
         return [

@@ -127,7 +127,7 @@ def check_test_set(task: Task) -> GoldFile:
             remedy = (
                 f"add it, or take the row out; tools/regenerate_segments.py {task.name} copies both from the raw data"
             )
-            problems.append(f"{place}: {_several(alone)} no row in {relative(paths[there])}; {remedy}")
+            problems.append(f"{place}: {several(alone)} no row in {relative(paths[there])}; {remedy}")
     if problems:
         raise UserError(problems)
     return gold
@@ -160,23 +160,24 @@ def _unpaired(
     for path, own in zip(predictions, waiting[1:], strict=False):
         if without := [name for name in rows if name not in own]:
             problems.append(
-                f"{relative(gold)}:{rows[without[0]].line}: {_several(without)} no prediction in {relative(path)}; "
+                f"{relative(gold)}:{rows[without[0]].line}: {several(without)} no prediction in {relative(path)}; "
                 f"predict all articles (uv run tools/predict.py {task.name}), or take the rows out of the gold file"
             )
         if unknown := [name for name in own if name not in rows]:
             problems.append(
-                f"{relative(path)}:{own[unknown[0]][0]}: {_several(unknown)} no row in {relative(gold)}; "
+                f"{relative(path)}:{own[unknown[0]][0]}: {several(unknown)} no row in {relative(gold)}; "
                 "use the gold file of the same articles, or take the rows out of the predictions"
             )
     if articles and (without := [name for name in rows if name not in waiting[-1]]) and not problems:
         problems.append(
-            f"{relative(gold)}:{rows[without[0]].line}: {_several(without)} no article in {relative(articles)}; "
+            f"{relative(gold)}:{rows[without[0]].line}: {several(without)} no article in {relative(articles)}; "
             "name the file that was predicted with --articles"
         )
     return problems
 
 
-def _several(names: list[str]) -> str:
+def several(names: list[str]) -> str:
+    """Name the first ids of a list, with the verb that follows: ids 'A', 'B' have."""
     shown = ", ".join(f"'{name}'" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{'ids' if len(names) > 1 else 'id'} {shown}{more} {'have' if len(names) > 1 else 'has'}"

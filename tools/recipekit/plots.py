@@ -26,7 +26,7 @@ def scores(rows: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         rows: Name -> scores as metrics.json has them.
     """
-    figure, axes = _rows(list(rows), height=0.52)
+    figure, axes = named_rows(list(rows), height=0.52)
     known = [row for row in rows.values() if row["f1"] is not None]
     low = min((min(row[key], *(row[f"{key}_interval"] or [])) for row in known for key in SCORES), default=0)
     for offset, (key, (label, colour, marker)) in zip((-0.24, 0, 0.24), SCORES.items(), strict=True):
@@ -42,7 +42,7 @@ def scores(rows: Mapping[str, Mapping[str, Any]]) -> str:
     axes.set_xlim(max(0, 10 * int(10 * low) - 3), 101.5)
     if known:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(SCORES), frameon=False, borderaxespad=0.2)
-    return _svg(figure, "scores")
+    return to_svg(figure, "scores")
 
 
 def classes(errors: Mapping[str, Mapping[str, int]], colours: Mapping[str, str]) -> str:
@@ -54,7 +54,7 @@ def classes(errors: Mapping[str, Mapping[str, int]], colours: Mapping[str, str])
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _rows(list(errors), height=0.38)
+    figure, axes = named_rows(list(errors), height=0.38)
     before = [0] * len(errors)
     for name, colour in colours.items():
         widths = [found.get(name, 0) for found in errors.values()]
@@ -65,12 +65,12 @@ def classes(errors: Mapping[str, Mapping[str, int]], colours: Mapping[str, str])
         axes.annotate(str(total), (total, place), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
     axes.set_xlim(0, max(before) * 1.06 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _svg(figure, "classes")
+    return to_svg(figure, "classes")
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> str:
     """Plot how many answers are right against how probable the model held them."""
-    figure = _figure(4.6)
+    figure = new_figure(4.6)
     axes = figure.add_axes((0.1, 0.13, 0.86, 0.84))
     axes.plot([0, 100], [0, 100], "--", color="#8a93a0", lw=1)
     x, y = [[100 * one[key] for one in bins] for key in ("probability", "right")]
@@ -80,7 +80,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
     axes.set_xlabel("probability of the answer, %")
     axes.set_ylabel("all right, %")
     axes.grid(color=GRID)
-    return _svg(figure, "reliability")
+    return to_svg(figure, "reliability")
 
 
 def lengths(sets: Mapping[str, Mapping[str, Any]]) -> str:
@@ -90,7 +90,7 @@ def lengths(sets: Mapping[str, Mapping[str, Any]]) -> str:
         sets: Name -> what report.json says of a data set.
     """
     whole = 1.35 * len(sets) + 0.3
-    figure = _figure(whole)
+    figure = new_figure(whole)
     top = max(found["histogram"]["width"] * len(found["histogram"]["counts"]) for found in sets.values())
     for place, (name, found) in enumerate(sets.items()):
         axes = figure.add_axes((0.075, 1 - (1.35 * place + 1.12) / whole, 0.9, 0.82 / whole))
@@ -106,21 +106,31 @@ def lengths(sets: Mapping[str, Mapping[str, Any]]) -> str:
         axes.tick_params(labelsize=9)
         axes.grid(axis="y", color=GRID)
         axes.set_axisbelow(True)
-    return _svg(figure, "lengths")
+    return to_svg(figure, "lengths")
 
 
-def _figure(height: float) -> "Figure":
+def new_figure(height: float) -> "Figure":
+    """Make a figure of the page's width, without axes.
+
+    Args:
+        height: In inches.
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height))
 
 
-def _rows(names: Sequence[str], height: float) -> tuple["Figure", "Axes"]:
-    """Make axes with a named row for each value, the first on top."""
+def named_rows(names: Sequence[str], height: float) -> tuple["Figure", "Axes"]:
+    """Make axes with a named row for each value, the first on top.
+
+    Args:
+        names: The rows'.
+        height: Of a row, in inches.
+    """
     inches = height * max(len(names), 1)
     whole = inches + 0.75
     left = min(0.4, (0.15 + 0.082 * max(map(_cells, names), default=0)) / WIDTH)
-    figure = _figure(whole)
+    figure = new_figure(whole)
     axes = figure.add_axes((left, 0.35 / whole, 0.98 - left, inches / whole))
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
@@ -136,7 +146,13 @@ def _cells(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _svg(figure: "Figure", name: str) -> str:
+def to_svg(figure: "Figure", name: str) -> str:
+    """Draw a figure as SVG that can stand among others in a page.
+
+    Args:
+        figure: Made here.
+        name: Makes its ids differ from those of the page's other plots.
+    """
     import matplotlib
 
     for axes in figure.axes:

@@ -1,6 +1,6 @@
 """Scores laid out for the screen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -71,6 +71,83 @@ def differences(found: Mapping[str, Difference], files: Sequence[str]) -> Table:
     return result
 
 
+def number(value: float | None) -> str:
+    """Write a score of a regression for people."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def level(metrics: Mapping[str, Any]) -> str:
+    """Name the level of a regression's scores that counts first."""
+    return "group" if "group" in metrics else "row"
+
+
+def estimates(metrics: Mapping[str, Any], title: str) -> Table:
+    """Lay the scores of a regression out, beside those of its baselines."""
+    own = level(metrics)
+    result = _table(title, "\n".join([estimates_summary(metrics), *verdicts(metrics)]))
+    first = f"by {metrics['group_key']}" if own == "group" else "by row"
+    result.add_column(first, min_width=max(map(len, metrics[own])))
+    scored = {"": metrics[own]} | {name: found[own] for name, found in metrics["baselines"].items()}
+    columns: list[tuple[Mapping[str, Any], str]] = []
+    for name, found in scored.items():
+        for metric, heading in (("mae", "MAE"), ("mae_interval", "95%"), ("r2", "R2"), ("pearson", "r")):
+            if (metric != "mae_interval" or not name) and any(values[metric] is not None for values in found.values()):
+                result.add_column(f"{name if metric == 'mae' else ''}\n{heading}", justify="right")
+                columns.append((found, metric))
+    for target in metrics[own]:
+        cells = [_cell(metric, found[target][metric]) for found, metric in columns]
+        result.add_row(target, *cells, end_section=target == "overall")
+    return result
+
+
+def _cell(metric: str, value: Any) -> str:
+    if metric == "mae_interval":
+        return f"{value[0]:.2f}-{value[1]:.2f}" if value else ""
+    return number(value) if metric == "mae" or value is None else f"{value:.2f}"
+
+
+def estimates_summary(metrics: Mapping[str, Any]) -> str:
+    """Say in one line how good a regression is."""
+    own = metrics[level(metrics)]["overall"]
+    groups = f"{metrics['groups']:,} {metrics['group_key']}s, " if metrics["group_key"] else ""
+    invalid = f"; {metrics['invalid']:,} rows without a valid answer" if metrics["invalid"] else ""
+    scores = f"MAE {number(own['mae'])}, R2 {number(own['r2'])}, Pearson {number(own['pearson'])}"
+    return f"{scores} ({groups}{metrics['rows']:,} rows{invalid})"
+
+
+def verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """Say of each baseline whether the model beats it, by the mean absolute error over all targets."""
+    own = level(metrics)
+    found = []
+    for name, baseline in metrics["baselines"].items():
+        if not (one := baseline["difference"][own]["overall"].get("mae")):
+            continue
+        real = "better than" if one["difference"] > 0 else "worse than"
+        verdict = f"{real if one['real'] else 'no difference shown from'} {name}"
+        interval = f"{one['low']:+.3f} to {one['high']:+.3f}"
+        found.append(f"{verdict}: MAE of {name} - ours {one['difference']:+.3f}, {interval}, p = {one['p']:.3f}")
+    return found
+
+
+def estimate_differences(
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]], files: Sequence[str], level: str
+) -> Table:
+    """Lay a comparison of two regressions out, as compare.json has it."""
+    result = _table(f"A {files[0]}\nB {files[1]}", _lower(found[level]["overall"].get("mae")))
+    for heading in (level, "", "A", "B", "B - A", "95%", "p", ""):
+        result.add_column(heading, justify="left" if heading in (level, "") else "right")
+    for target, metrics in found[level].items():
+        for metric, one in metrics.items():
+            numbers = [number(one["a"]), number(one["b"]), f"{one['difference']:+.3f}"]
+            shown = [*numbers, f"{one['low']:+.3f} to {one['high']:+.3f}", f"{one['p']:.3f}"]
+            result.add_row(target, metric, *shown, "real" if one["real"] else "")
+        result.add_section()
+    return result
+
+
+OF_KIND: dict[str, Callable[[Mapping[str, Any], str], Table]] = {"extraction": scores, "regression": estimates}
+
+
 def _verdict(found: Mapping[str, Difference]) -> str:
     one = found.get("micro.f1")
     if one is None:
@@ -79,6 +156,13 @@ def _verdict(found: Mapping[str, Difference]) -> str:
         return "micro F1: no difference shown; the interval of B - A holds 0"
     better = "B is better" if one.difference > 0 else "A is better"
     return f"micro F1: {better}, by {100 * abs(one.difference):.1f} points (p = {one.p:.3f})"
+
+
+def _lower(one: Mapping[str, Any] | None) -> str:
+    if one is None or not one["real"]:
+        return "MAE: no difference shown; the interval of B - A holds 0" if one else "MAE: nothing to compare"
+    better = "B is better" if one["difference"] < 0 else "A is better"
+    return f"MAE: {better}, by {abs(one['difference']):.3f} (p = {one['p']:.3f})"
 
 
 def _table(title: str, caption: str) -> Table:

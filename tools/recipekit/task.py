@@ -95,6 +95,11 @@ class Task:
         return self.root / "outputs" / self.slug
 
     @property
+    def baselines(self) -> Path:
+        """Where the predictions of baselines are kept, <name>.jsonl each."""
+        return self.outputs / "baselines"
+
+    @property
     def raw_dir(self) -> Path:
         """Downloaded data where there is some, else the samples in the repository."""
         downloaded = self.root / "data" / "raw" / self.spec["name"]
