@@ -79,7 +79,9 @@ class RunReporter(TrainerCallback):
         """Start the progress file; a resumed run starts at its checkpoint's step."""
         if state.is_world_process_zero:
             write_text(Path(str(args.output_dir)) / "progress.jsonl", "")
-            self._report(args, state)
+            rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+            device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+            self._report(args, state, rows_per_step=rows, device=device)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -134,9 +136,10 @@ class RunReporter(TrainerCallback):
             **({"best_step": state.best_global_step} if args.load_best_model_at_end else {}),
         }
 
-    def _report(self, args: TrainingArguments, state: TrainerState, **values: float) -> None:
+    def _report(self, args: TrainingArguments, state: TrainerState, **values: Any) -> None:
         if state.is_world_process_zero:
-            line = {"step": state.global_step, "max_steps": state.max_steps, **values}
+            time_now = round(time.time(), 3)
+            line = {"step": state.global_step, "max_steps": state.max_steps, "time": time_now, **values}
             with (Path(str(args.output_dir)) / "progress.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 
