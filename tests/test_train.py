@@ -1,13 +1,9 @@
 """Training is believed only where every check holds."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +20,11 @@ from recipekit.runs import read_record
 from recipekit.task import Task, load_task
 from tiny import TEXT, tiny_base
 from train import check_result, is_whole, prepare_output, step_inputs
+from training import run, start, when_step
 
 STEPS, SAVED_EVERY = 40, 10
 CONFIG = {"output_dir": "outputs/mini/phase2", "lora_model_dir": "outputs/mini/phase1", "max_steps": 4, "datasets": []}
 FACTS = {"planned_steps": 4, "reached_steps": 4, "evaluations": 2, "finite": True, "loss": 1.0, "eval_loss": 1.0}
-DRIVER = """
-import sys
-from pathlib import Path
-from recipekit.console import main
-from recipekit.task import load_task
-from train import train_phase
-root, phase = sys.argv[1:]
-sys.argv[1:] = []
-main(lambda: train_phase(load_task("hawks", Path(root)), phase, "cpu"))
-"""
 
 
 def adapter(root: Path, phase: str, value: float, **facts) -> str:
@@ -212,29 +199,6 @@ def make_root(root: Path, **phase: object) -> Path:
     return root
 
 
-def start(root: Path, phase: str) -> subprocess.Popen:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "LOG_DIR": str(root / "logs")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(root), phase], env=env, text=True, **pipes)
-
-
-def run(root: Path, phase: str, code: int = 0) -> str:
-    process = start(root, phase)
-    output = process.communicate(timeout=900)[0]
-    assert process.returncode == code, output + (root / "logs" / f"{phase}.log").read_text()[-4000:]
-    return output
-
-
-def when_step(root: Path, phase: str, step: int) -> None:
-    report = root / "outputs" / "hawks" / phase / "progress.jsonl"
-    deadline = time.time() + 600
-    while not (
-        report.exists() and any(json.loads(line)["step"] >= step for line in report.read_text().splitlines()[:-1])
-    ):
-        assert time.time() < deadline, "training did not get that far"
-        time.sleep(0.02)
-
-
 def weights(root: Path, phase: str) -> bytes:
     return (root / "outputs" / "hawks" / phase / "adapter_model.safetensors").read_bytes()
 
@@ -242,18 +206,18 @@ def weights(root: Path, phase: str) -> bytes:
 @pytest.mark.slow
 def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     calm = make_root(tmp_path / "calm")
-    run(calm, "phase1")
-    run(calm, "phase2")
+    run(calm, "hawks", "phase1")
+    run(calm, "hawks", "phase2")
     facts = {
         phase: read_record(calm / "outputs" / "hawks" / "state" / f"{phase}.json") for phase in ("phase1", "phase2")
     }
     assert facts["phase2"]["start_digest"] == facts["phase1"]["end_digest"] != facts["phase1"]["start_digest"]
     assert all(fact["reached_steps"] == STEPS and fact["evaluations"] == 2 for fact in facts.values())
-    assert "up to date" in run(calm, "phase2")
+    assert "up to date" in run(calm, "hawks", "phase2")
 
     stormy = make_root(tmp_path / "stormy")
-    killed = start(stormy, "phase1")
-    when_step(stormy, "phase1", SAVED_EVERY + 1)
+    killed = start(stormy, "hawks", "phase1")
+    when_step(stormy, "hawks", "phase1", SAVED_EVERY + 1)
     children = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     killed.wait()
@@ -263,8 +227,8 @@ def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path:
     last = max((path.parent for path in saved), key=lambda path: int(path.name[11:]))
     (last / "optimizer.pt").write_bytes((last / "optimizer.pt").read_bytes()[:100])
     (last.parent / "progress.jsonl").unlink()
-    interrupted = start(stormy, "phase1")
-    when_step(stormy, "phase1", SAVED_EVERY + 5)
+    interrupted = start(stormy, "hawks", "phase1")
+    when_step(stormy, "hawks", "phase1", SAVED_EVERY + 5)
     for child in psutil.Process(interrupted.pid).children():
         child.send_signal(signal.SIGINT)  # as Ctrl-C: Axolotl saves what it has and exits with 0
     output = interrupted.communicate(timeout=600)[0]
@@ -272,7 +236,7 @@ def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path:
     assert "not whole; removing it" in output
     assert "stopped before its end, though its exit code is 0" in output
 
-    assert "phase1: 40 steps" in run(stormy, "phase1")
+    assert "phase1: 40 steps" in run(stormy, "hawks", "phase1")
     resumed = read_record(stormy / "outputs" / "hawks" / "state" / "phase1.json")
     assert resumed["start_digest"] == facts["phase1"]["start_digest"], (
         "an adapter's first values depend on the seed alone"
@@ -283,5 +247,5 @@ def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path:
 @pytest.mark.slow
 def test_a_learning_rate_of_0_is_not_believed(tmp_path: Path) -> None:
     root = make_root(tmp_path, learning_rate=0.0, max_steps=4, save_steps=4, eval_steps=4)
-    assert "the adapter did not change" in run(root, "phase1", code=2)
+    assert "the adapter did not change" in run(root, "hawks", "phase1", code=2)
     assert not (root / "outputs" / "hawks" / "state" / "phase1.json").exists()
