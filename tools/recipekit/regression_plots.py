@@ -78,12 +78,12 @@ def scatter(panels: Sequence[Panel], name: str) -> str:
     for panel, axes in _panels(panels, figure, height):
         low, high = panel.limits()
         axes.plot([low, high], [low, high], "--", color=GOLD, lw=1)
-        axes.axhline(panel.gold.mean(), color=GRID, lw=1.4)
+        axes.axhline(panel.gold.mean(), ls=":", color=GOLD, lw=1, zorder=0)
         _points(axes, panel.gold, panel.predicted)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
-        axes.set_xlabel("gold")
-        axes.set_ylabel("predicted")
+        axes.set_xlabel("gold", fontsize=9, color=INK)
+        axes.set_ylabel("predicted", fontsize=9, color=INK)
     return to_svg(figure, name)
 
 
@@ -98,8 +98,8 @@ def residuals(panels: Sequence[Panel], name: str) -> str:
         margin, most = 0.03 * (high - low), max(np.abs(off).max() * 1.08, 1e-9)
         axes.set_xlim(low - margin, high + margin)
         axes.set_ylim(-most, most)
-        axes.set_xlabel("gold")
-        axes.set_ylabel("predicted - gold")
+        axes.set_xlabel("gold", fontsize=9, color=INK)
+        axes.set_ylabel("predicted - gold", fontsize=9, color=INK)
     return to_svg(figure, name)
 
 
@@ -113,7 +113,7 @@ def distributions(panels: Sequence[Panel], name: str) -> str:
             axes.stairs(100 * shares, edges, fill=True, color=colour, alpha=0.35)
             axes.stairs(100 * shares, edges, color=colour, lw=1.4, label=label)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("%")
+        axes.set_ylabel("%", fontsize=9, color=INK)
         axes.legend(loc="upper left", frameon=False, fontsize=8, borderaxespad=0.1, handlelength=1)
     return to_svg(figure, name)
 

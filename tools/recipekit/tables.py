@@ -85,6 +85,7 @@ def estimates(metrics: Mapping[str, Any], title: str) -> Table:
     """Lay the scores of a regression out, beside those of its baselines."""
     own = level(metrics)
     result = _table(title, "\n".join([estimates_summary(metrics), *verdicts(metrics)]))
+    result.padding = (0, 0, 0, 0)  # so that two baselines fit into 80 columns
     first = f"by {metrics['group_key']}" if own == "group" else "by row"
     result.add_column(first, min_width=max(map(len, metrics[own])))
     scored = {"": metrics[own]} | {name: found[own] for name, found in metrics["baselines"].items()}
@@ -132,12 +133,13 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
 def estimate_differences(
     found: Mapping[str, Mapping[str, Mapping[str, Any]]], files: Sequence[str], level: str
 ) -> Table:
-    """Lay a comparison of two regressions out, as compare.json has it."""
+    """Lay a comparison of two regressions out: of what compare.json has, what counts first."""
     result = _table(f"A {files[0]}\nB {files[1]}", _lower(found[level]["overall"].get("mae")))
     for heading in (level, "", "A", "B", "B - A", "95%", "p", ""):
         result.add_column(heading, justify="left" if heading in (level, "") else "right")
+    result.padding = (0, 0, 0, 0)
     for target, metrics in found[level].items():
-        for metric, one in metrics.items():
+        for metric, one in [(metric, metrics[metric]) for metric in ("mae", "r2", "pearson") if metric in metrics]:
             numbers = [number(one["a"]), number(one["b"]), f"{one['difference']:+.3f}"]
             shown = [*numbers, f"{one['low']:+.3f} to {one['high']:+.3f}", f"{one['p']:.3f}"]
             result.add_row(target, metric, *shown, "real" if one["real"] else "")
