@@ -8,18 +8,15 @@ Everything comes from files of the run: metrics.json, the steps' records, the ad
 import json
 import re
 from pathlib import Path
-from pprint import pformat
 from typing import Any
 
-import jinja2
-
-from recipekit import ROOT, hub, tables
+from recipekit import hub, model_cards
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
+from recipekit.regressor import FILE
 from recipekit.runs import Step, read_record, relative, write_text
 from recipekit.task import Task, load_task
 
-TEMPLATES = ROOT / "tools" / "recipekit"
 BOOKKEEPING = {"step", "finished", "seconds", "inputs", "products"}
 
 
@@ -38,7 +35,7 @@ def read_json(path: Path, maker: str) -> dict[str, Any]:
 
 def records(task: Task) -> list[dict[str, Any]]:
     """Read the records of the steps so far, with their plain facts as text."""
-    names = ["regenerate", *task.phases, "merge", "predict", "evaluate"]
+    names = ["regenerate", *task.phases, "merge", "predict", "baselines", "evaluate"]
     found = [read_record(task.outputs / "state" / f"{name}.json") for name in names]
     return [{**record, "facts": facts(record)} for record in found if record]
 
@@ -69,62 +66,35 @@ def name_base(task: Task, base: str) -> str:
     return f"`{folder.relative_to(task.root) if folder.is_relative_to(task.root) else folder.name}`"
 
 
-def front_matter(task: Task, metrics: dict[str, Any], base: str | None, license: str) -> str:
-    """Write the card's metadata as YAML, with the scores as the Hub shows them."""
-    from huggingface_hub import EvalResult, ModelCardData
+def front_matter(task: Task, metadata: dict[str, Any], base: str | None, license: str) -> str:
+    """Write the card's metadata as YAML."""
+    from huggingface_hub import ModelCardData
 
-    name = f"{task.name} {'bundled invented sample' if metrics['data']['bundled_sample'] else 'test set'}"
-    scores = {
-        "f1": ("micro F1", metrics["micro"]["f1"]),
-        "precision": ("micro precision", metrics["micro"]["precision"]),
-        "recall": ("micro recall", metrics["micro"]["recall"]),
-    }
-    results = [
-        EvalResult(
-            task_type="text-generation", dataset_type=task.name, dataset_name=name,
-            metric_type=kind, metric_name=title, metric_value=round(value, 4),
-        )
-        for kind, (title, value) in scores.items()
-        if value is not None
-    ]  # fmt: skip
     return ModelCardData(
-        language="ja", license=license, library_name="transformers", pipeline_tag="text-generation",
-        tags=["information-extraction", "japanese", "lora", "axolotl"], base_model=base,
-        model_name=task.name, eval_results=results or None,
-    ).to_yaml()  # fmt: skip
+        language="ja", license=license, library_name="transformers", base_model=base, model_name=task.name, **metadata
+    ).to_yaml()
 
 
 def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], repo: str) -> str:
     """Render the card."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    environment.filters |= {
-        "percent": tables.percent,
-        "f1_interval": tables.f1_interval,
-        "pprint": lambda value: pformat(value, width=100),
-    }
     base = str(adapter["base_model_name_or_path"])
     license = task.spec.get("publish", {}).get("license", "other")
-    snippet = environment.get_template("snippet.py.j2").render(
-        repo=repo,
-        segments=task.prompt("{body}"),
-        strip=task.spec["prompt"].get("strip", []),
-        max_new_tokens=task.spec.get("predict", {}).get("max_new_tokens", 512),
-    )
-    return environment.get_template("card.md.j2").render(
-        front_matter=front_matter(task, metrics, base if on_hub(task, base) else None, license).strip(),
-        title=task.spec["title"],
-        summary=task.spec["summary"],
-        base=name_base(task, base),
-        small_base=(task.root / base).is_relative_to(task.root / "data" / "samples"),
-        metrics=metrics,
-        rows=tables.named_scores(metrics),
-        adapter=adapter,
-        records=records(task),
-        snippet=snippet.strip(),
-        keys=task.output_schema.get("required", []),
-        license=license,
+    own = model_cards.KINDS[task.kind](task, metrics, repo)
+    return (
+        model_cards.environment()
+        .get_template(own.template)
+        .render(
+            front_matter=front_matter(task, own.metadata, base if on_hub(task, base) else None, license).strip(),
+            title=task.spec["title"],
+            summary=task.spec["summary"],
+            base=name_base(task, base),
+            small_base=(task.root / base).is_relative_to(task.root / "data" / "samples"),
+            metrics=metrics,
+            adapter=adapter,
+            records=records(task),
+            license=license,
+            **own.context,
+        )
     )
 
 
@@ -136,13 +106,14 @@ def card(task: str) -> None:
     adapter_path = recipe.outputs / recipe.phases[-1] / "adapter_config.json"
     metrics = read_json(metrics_path, f"evaluate.py {task}")
     adapter = read_json(adapter_path, f"train.py {task} {recipe.phases[-1]}")
-    repo = recipe.spec.get("publish", {}).get("repo") or hub.setting(recipe.root, "HF_REPO_ID") or f"owner/{task}"
-    sources = [Path(__file__), TEMPLATES / "card.md.j2", TEMPLATES / "snippet.py.j2", metrics_path, adapter_path]
+    repo = hub.model_repo(recipe) or f"owner/{recipe.slug}"
+    heads = recipe.outputs / "merged" / FILE
+    sources = [Path(__file__), *model_cards.SOURCES, metrics_path, adapter_path, *([heads] if heads.exists() else [])]
     inputs = {
         "task": recipe.spec,
         "repo": repo,
         "records": records(recipe),
-        **recipe.prompt_sources(),
+        **(recipe.prompt_sources() if "prompt" in recipe.spec else {}),
         **{path.name: path for path in sources},
     }
     step = Step(recipe.outputs, "card", inputs, [recipe.outputs / "README.md"])

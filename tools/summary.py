@@ -24,7 +24,7 @@ def summary(task: str, seconds: Annotated[int | None, typer.Option(help="how lon
     if not metrics.exists():
         raise UserError(f"{relative(metrics)}: no scores yet; run uv run bash train_all.sh {task}")
     show("")
-    show(tables.scores(json.loads(metrics.read_text(encoding="utf-8")), title=recipe.title))
+    show(tables.OF_KIND[recipe.kind](json.loads(metrics.read_text(encoding="utf-8")), recipe.title))
     artifacts = {
         "model": out / "merged",
         "adapters": out / recipe.phases[-1],
@@ -38,7 +38,8 @@ def summary(task: str, seconds: Annotated[int | None, typer.Option(help="how lon
     show("next:")
     show("  uv run mlflow ui --backend-store-uri sqlite:///mlflow.db      # losses and scores at http://localhost:5000")
     show(f"  tmux new -s training 'uv run bash train_all.sh {task}'          # a run that outlives the connection")
-    show(f"  HF_REPO_ID=you/{task} uv run tools/upload.py {task}               # push, with HF_AUTH_TOKEN in .env")
+    push = f"HF_REPO_ID=you/{recipe.spec['name']} uv run tools/upload.py {task}"
+    show(f"  {push}               # push, with HF_AUTH_TOKEN in .env")
     if seconds is not None:
         show(f"done in {seconds // 60} min {seconds % 60} s", style="bold green")
 

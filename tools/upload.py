@@ -63,7 +63,8 @@ def say_how(task: Task, repo: str | None, token: str | None, files: dict[str, Pa
     where = f"{relative(task.outputs / 'merged')}, card and scores ({len(files)} files, {megabytes(files)})"
     show(f"upload: nothing sent; it would send {where} to {repo or 'the repository you name'}. To enable it:")
     if not repo:
-        show(f"  name the repository: publish.repo in recipes/{task.name}/task.yml, or HF_REPO_ID=owner/name in .env")
+        place = relative(task.dir / "task.yml")
+        show(f"  name the repository: publish.repo in {place}, or HF_REPO_ID=owner/name in .env")
     if not token:
         show(f"  give a token: HF_AUTH_TOKEN=hf_... in .env, with write access, from {hub.TOKEN_PAGE}")
     show(f"  run: uv run tools/upload.py {task.name}")
@@ -73,7 +74,7 @@ def upload_model(recipe: Task) -> None:
     """Upload a task's merged model, card and scores."""
     files = collect(recipe)
     settings = {key: value for key, value in recipe.spec.get("publish", {}).items() if key != "dataset"}
-    repo = settings.get("repo") or hub.setting(recipe.root, "HF_REPO_ID")
+    repo = hub.model_repo(recipe)
     token = hub.find_token(recipe.root)
     if not (repo and token):
         say_how(recipe, repo, token, files)
@@ -158,7 +159,8 @@ def upload_dataset(recipe: Task, wish: Wish, send: bool, replace: bool) -> None:
     token = hub.find_token(recipe.root)
     lacking = []
     if not wish.repo:
-        place = f"publish.dataset.repo in recipes/{recipe.name}/task.yml, or HF_DATASET_REPO_ID=owner/name in .env"
+        file = relative(recipe.dir / "task.yml")
+        place = f"publish.dataset.repo in {file}, or HF_DATASET_REPO_ID=owner/name in .env"
         lacking.append(f"name the repository: --repo owner/name, {place}")
     if not token:
         lacking.append(f"give a token: HF_AUTH_TOKEN=hf_... in .env, with write access, from {hub.TOKEN_PAGE}")

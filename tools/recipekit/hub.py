@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
+    from recipekit.task import Task
+
 TOKEN_NAMES = ("HF_AUTH_TOKEN", "HF_TOKEN")
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105
 CONNECT_SECONDS, READ_SECONDS = 10, 300
@@ -40,6 +42,12 @@ def setting(root: Path, *names: str) -> str | None:
 def masked(url: str) -> str:
     """Hide the user and password of a URL, for messages: http://***@host/v1."""
     return re.sub(r"^(\w+://)?.*@", r"\1***@", url)
+
+
+def model_repo(task: "Task") -> str | None:
+    """Name the repository of a task's model, publish.repo or HF_REPO_ID; a variant's has its name at the end."""
+    repo = task.spec.get("publish", {}).get("repo") or setting(task.root, "HF_REPO_ID")
+    return f"{repo}-{task.variant}" if repo and task.variant else repo
 
 
 def find_token(root: Path) -> str | None:

@@ -68,7 +68,8 @@ def scores(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str, nam
         axes.set_xlim(left=0)
     else:
         axes.axvline(0, color=GOLD, lw=1)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(rows), frameon=False, borderaxespad=0.2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(rows), frameon=False, borderaxespad=0.2)
     return to_svg(figure, name)
 
 

@@ -1,0 +1,143 @@
+"""What the model card says of tasks of each kind: its template, its metadata, and what the template fills in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from pprint import pformat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jinja2
+
+from recipekit import ROOT, tables
+from recipekit.regressor import COVERAGE, FILE, read_facts
+from recipekit.task import Task
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+TEMPLATES = ROOT / "tools" / "recipekit"
+SOURCES = [
+    Path(__file__),
+    *(
+        TEMPLATES / name
+        for name in ("card.md.j2", "snippet.py.j2", "regression_card.md.j2", "regression_snippet.py.j2")
+    ),
+]
+
+
+class Card(NamedTuple):
+    """What differs from kind to kind.
+
+    Attributes:
+        template: File beside this module.
+        metadata: Of the front matter: pipeline_tag, tags, datasets and eval_results.
+        context: What the template fills in, beside what all templates do.
+    """
+
+    template: str
+    metadata: dict[str, Any]
+    context: dict[str, Any]
+
+
+def environment() -> jinja2.Environment:
+    """Return what reads the templates."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    found.filters |= {
+        "percent": tables.percent,
+        "f1_interval": tables.f1_interval,
+        "number": tables.number,
+        "pprint": lambda value: pformat(value, width=100),
+    }
+    return found
+
+
+def extraction(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
+    """Describe a model that extracts values from texts."""
+    scores = {key: (f"micro {title}", metrics["micro"][key]) for key, title in
+              (("f1", "F1"), ("precision", "precision"), ("recall", "recall"))}  # fmt: skip
+    snippet = _snippet("snippet.py.j2", task, repo)
+    return Card(
+        "card.md.j2",
+        {
+            "pipeline_tag": "text-generation",
+            "tags": ["information-extraction", "japanese", "lora", "axolotl"],
+            "eval_results": _results(task, metrics, "text-generation", scores),
+        },
+        {
+            "rows": tables.named_scores(metrics),
+            "snippet": snippet,
+            "keys": task.output_schema.get("required", []),
+        },
+    )
+
+
+def regression(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
+    """Describe a model that estimates numbers, by heads or by writing digits."""
+    model = task.outputs / "merged"
+    has_heads = (model / FILE).exists()
+    level = tables.level(metrics)
+    overall = metrics[level]["overall"]
+    scores = {key: (f"{title}, mean over targets", overall[key]) for key, title in
+              (("mae", "MAE"), ("r2", "R2"), ("pearson", "Pearson"))}  # fmt: skip
+    tag = "text-classification" if has_heads else "text-generation"
+    sources = {} if metrics["data"]["bundled_sample"] else task.spec["data"].get("sources", {})
+    return Card(
+        "regression_card.md.j2",
+        {
+            "pipeline_tag": tag,
+            "tags": ["regression", "japanese", "lora", "axolotl"],
+            "datasets": [source["repo"] for source in sources.values()] or None,
+            "eval_results": _results(task, metrics, tag, scores),
+        },
+        {
+            "targets": task.targets,
+            "levels": ["group", "row"] if level == "group" else ["row"],
+            "group": task.group or "row",
+            "sources": sources,
+            "interval": read_facts(model)["interval"] if has_heads else {},
+            "coverage": COVERAGE,
+            "unbeaten": _unbeaten(metrics),
+            "shrinkage": {
+                name: found["predicted_sd"] / found["gold_sd"]
+                for name, found in metrics["spread"][level].items()
+                if found["gold_sd"]
+            },
+            "snippet": _snippet("regression_snippet.py.j2", task, repo) if has_heads else "",
+            "segments": [] if has_heads else task.prompt("{body}"),
+        },
+    )
+
+
+KINDS = {"extraction": extraction, "regression": regression}
+
+
+def _snippet(name: str, task: Task, repo: str) -> str:
+    prompt = {} if task.kind == "regression" else {"segments": task.prompt("{body}")}
+    strip = task.spec["prompt"].get("strip", []) if prompt else []
+    tokens = task.spec.get("predict", {}).get("max_new_tokens", 512)
+    return environment().get_template(name).render(repo=repo, strip=strip, max_new_tokens=tokens, **prompt).strip()
+
+
+def _results(
+    task: Task, metrics: Mapping[str, Any], kind: str, scores: Mapping[str, tuple[str, float | None]]
+) -> "list[EvalResult] | None":
+    """Write scores as the Hub shows them."""
+    from huggingface_hub import EvalResult
+
+    name = f"{task.name} {'bundled invented sample' if metrics['data']['bundled_sample'] else 'test set'}"
+    return [
+        EvalResult(
+            task_type=kind, dataset_type=task.name, dataset_name=name,
+            metric_type=key, metric_name=title, metric_value=round(value, 4),
+        )
+        for key, (title, value) in scores.items()
+        if value is not None
+    ] or None  # fmt: skip
+
+
+def _unbeaten(metrics: Mapping[str, Any]) -> list[str]:
+    """Name the baselines that the model is not shown to beat, by the mean absolute error over targets."""
+    level = tables.level(metrics)
+    found = {name: one["difference"][level]["overall"].get("mae") for name, one in metrics["baselines"].items()}
+    return [name for name, one in found.items() if not (one and one["real"] and one["difference"] > 0)]
