@@ -15,12 +15,11 @@ ml=${ML_ROOT:-/opt/ml} # another folder for a trial without SageMaker
 task=$1 phase=$2 profile=$3
 outputs=outputs/${task/:/_}
 screen=$(mktemp)
-exec 3>&1
 
 train() {
   set -euo pipefail
   if command -v nvidia-smi; then nvidia-smi; fi
-  mkdir -p data/train outputs logs "$ml/checkpoints" "$ml/model" "$ml/output/data"
+  mkdir -p data/train outputs "$ml/checkpoints" "$ml/model" "$ml/output/data"
 
   # Copies with one time of change for ever: by that, large files are known, and a restarted job must know its own.
   find "$ml/input/data/train" -type f -exec cp {} data/train/ ';'
@@ -38,11 +37,13 @@ train() {
     export HF_TOKEN
   fi
 
-  tail -n +1 -F --pid=$$ "logs/$phase.log" >&3 2>/dev/null & # the trainer's own output, into the job's log
   LOG_DIR=logs uv run --no-sync python tools/train.py "$task" "$phase" --profile "$profile"
   tar --format=posix --exclude='checkpoint-*' -cf "$ml/model/outputs.tar" "$outputs/$phase" "$outputs/state/$phase.json"
 }
 
+mkdir -p logs
+tail -n +1 -F "logs/$phase.log" 2>/dev/null & # the trainer's own output, into the job's log
+trap 'kill "$!"' EXIT
 (train) 2>&1 | tee "$screen"
 code=${PIPESTATUS[0]}
 if [[ $code != 0 ]]; then
