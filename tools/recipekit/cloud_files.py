@@ -17,7 +17,6 @@ from recipekit.task import Task
 from strip_lock import strip
 
 CODE = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "tools", "deepspeed_configs", "recipes/*.json")
-SUFFIXES = (".py", ".sh", ".json", ".yml", ".txt", ".md", ".toml", ".lock", ".jinja", ".safetensors", ".model")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def code_archive(task: Task, config: dict[str, Any]) -> bytes:
         path.relative_to(root).as_posix(): path
         for place in places
         for path in ([place] if place.is_file() else sorted(place.rglob("*")))
-        if path.is_file() and (path.suffix in SUFFIXES or path.name == "LICENSE") and not path.name.startswith(".")
+        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".")
     }
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:

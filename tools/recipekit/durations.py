@@ -39,7 +39,7 @@ class Speed:
     Attributes:
         steps_per_second: Slowest and fastest.
         source: Where it comes from, for people.
-        start: Seconds before the first step.
+        start: Seconds until the first step is done: loading, and an evaluation before it.
         notes: What to know about it.
     """
 
@@ -159,7 +159,7 @@ def measured(task: Task, phase: str, profile: str, gpu: str, rows: int) -> Speed
         notes.append(f"{phase}: measured with {then} rows a step, now {rows}: taken as rows a second, which is rough")
     scale = then / rows
     state = "finished" if steps[-1] >= lines[-1]["max_steps"] else f"at step {steps[-1]} of {lines[-1]['max_steps']}"
-    start = max(lines[0]["time"] - (folder / "started.json").stat().st_mtime, 0.0)
+    start = max(at[steps[0]] - (folder / "started.json").stat().st_mtime, 0.0)
     source = f"measured ({device}, {state})"
     return Speed(Range(min(speeds), max(speeds)).times(scale), source, start, tuple(notes))
 
