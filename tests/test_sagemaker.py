@@ -256,6 +256,14 @@ def test_a_changed_tool_does_not_train_again(root, aws, sent, monkeypatch):
     assert channels(sent[0])["code"] != channels(sent[1])["code"]
 
 
+def test_another_phase_1_makes_another_phase_2(root, aws, sent, monkeypatch):
+    run(root, monkeypatch, wait=True)
+    path = root / "recipes" / "mini" / "phase1.yml"
+    path.write_text(path.read_text() + "learning_rate: 1.0e-3\n")
+    run(root, monkeypatch, wait=True)
+    assert len({job["TrainingJobName"] for job in sent}) == 4
+
+
 def test_a_failed_job_is_explained_and_tried_again_from_its_checkpoints(root, aws, sent, ending, monkeypatch, capsys):
     ending("Failed", f"AlgorithmError: CUDA out of memory {SECRET}, exit code: 1")
     text = failing(root, monkeypatch, wait=True)
@@ -316,7 +324,7 @@ def test_the_token_reaches_a_job_through_a_secret(root, aws, sent, monkeypatch):
         sagemaker_secret.read(Aws("us-west-2"), f"{arn}x")
 
 
-def test_the_code_is_the_same_bytes_each_time_and_names_no_mirror(root):
+def test_the_code_is_the_same_bytes_each_time_and_names_no_mirror(root, monkeypatch):
     task = load_task("mini", root)
     (root / "uv.lock").write_text(
         'version = 1\n\n[[package]]\nname = "a"\nsource = { registry = "https://me:pass@mirror/simple" }\n'
@@ -324,6 +332,7 @@ def test_the_code_is_the_same_bytes_each_time_and_names_no_mirror(root):
     config = resolve(task, "phase1", "gpu")
     first = code_archive(task, config)
     os.utime(root / "tools" / "train.py", (0, 0))
+    monkeypatch.setattr("gzip.time.time", lambda: 1.0)
     assert code_archive(task, config) == first
     with tarfile.open(fileobj=io.BytesIO(first)) as archive:
         assert b"mirror" not in archive.extractfile("uv.lock").read()

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from merge import check_trained
 from recipekit import ROOT
+from recipekit.adapters import adapter_digest
 from recipekit.cloud_files import code_archive
 from recipekit.cloud_job import START
 from recipekit.cloud_results import unpack
 from recipekit.resolve import data_files, resolve
+from recipekit.runs import read_record
 from recipekit.task import load_task
-from test_train import STEPS, make_root
+from test_train import SAVED_EVERY, STEPS, make_root
 
 TRAINER = """\
 import pathlib, sys
@@ -117,22 +118,46 @@ def test_a_failure_of_anything_else_is_told_too(tmp_path):
     assert "No such file or directory" in (job.ml / "output" / "failure").read_text()
 
 
+def real(home: Path, root: Path, phase: str, previous: Path | None = None) -> Container:
+    """A container that trains for real, with what tools/sagemaker.py sends."""
+    task = load_task("hawks", root)
+    config = resolve(task, phase, "cpu")
+    job = Container(home, f'shift 3; exec {sys.executable} "$@"')
+    job.channel("code", "code.tar.gz", code_archive(task, config))
+    for path in data_files(task, config):
+        job.channel("train", f"0123abcd/{path.name}", path.read_bytes())
+    if previous:
+        job.channel("previous", "model.tar.gz", previous.read_bytes())
+    return job
+
+
 @pytest.mark.slow
 def test_two_jobs_train_two_phases_and_their_results_come_home(tmp_path):
     root = make_root(tmp_path / "root")
     shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     task = load_task("hawks", root)
-    previous = None
+    previous, facts = None, {}
     for phase in task.phases:
-        config = resolve(task, phase, "cpu")
-        job = Container(tmp_path / phase, f'shift 3; exec {sys.executable} "$@"')
-        job.channel("code", "code.tar.gz", code_archive(task, config))
-        for path in data_files(task, config):
-            job.channel("train", f"0123abcd/{path.name}", path.read_bytes())
-        if previous:
-            job.channel("previous", "model.tar.gz", previous.read_bytes())
+        job = real(tmp_path / phase, root, phase, previous)
         done = job.run("hawks", phase, "cpu")
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{phase}: {STEPS} steps" in done.stdout
         previous = job.ml / "model.tar.gz"
-        check_trained(task, unpack(task, phase, previous))
+        adapter = unpack(task, phase, previous) / "adapter_model.safetensors"
+        facts[phase] = read_record(task.outputs / "state" / f"{phase}.json")
+        assert adapter_digest(adapter) == facts[phase]["end_digest"]
+    assert facts["phase2"]["start_digest"] == facts["phase1"]["end_digest"]
+
+    # Taken away before its end, started anew elsewhere with what S3 had of its checkpoints.
+    again = real(tmp_path / "again", root, "phase1")
+    kept = tmp_path / "phase1" / "ml" / "checkpoints" / "phase1"
+    (again.ml / "checkpoints" / "phase1").mkdir(parents=True)
+    shutil.copyfile(kept / "started.json", again.ml / "checkpoints" / "phase1" / "started.json")
+    name = f"checkpoint-{STEPS - SAVED_EVERY}"
+    shutil.copytree(kept / name, again.ml / "checkpoints" / "phase1" / name, copy_function=shutil.copyfile)
+    done = again.run("hawks", "phase1", "cpu")
+    assert done.returncode == 0 and f"going on from step {STEPS - SAVED_EVERY}" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    unpack(task, "phase1", again.ml / "model.tar.gz")
+    assert read_record(task.outputs / "state" / "phase1.json")["end_digest"] == facts["phase1"]["end_digest"]

@@ -138,41 +138,12 @@ def make_job(
         UserError: A data file is missing, or a base model that is not in the repository is to be trained.
     """
     config = resolve(task, phase, profile)
-    files = data_files(task, config)
-    missing = [
-        f"{relative(path)}: no such file; make it with: uv run tools/regenerate_segments.py {task.name}"
-        for path in files
-        if not path.is_file()
-    ]
-    if Path(config["base_model"]).is_relative_to("outputs"):
-        missing.append(
-            f"{phase}: base_model {config['base_model']}: jobs do not merge; train this phase on one machine"
-        )
-    if missing:
-        raise UserError(missing)
-    place = (settings.bucket, settings.prefix)
-    data = [file_upload(path, settings.prefix) for path in files]
-    listed = manifest(data, *place)
+    data = [file_upload(path, settings.prefix) for path in _checked_files(task, phase, config)]
+    listed = manifest(data, settings.bucket, settings.prefix)
     code = bytes_upload(code_archive(task, config), "code.tar.gz", settings.prefix)
-    # Not of the code: a changed comment must not train again. What is resolved from it, and the versions, count.
-    settled = {key: value for key, value in config.items() if key != "dataset_prepared_path"}
-    lock, base, sharding = (
-        task.root / name for name in ("uv.lock", config["base_model"], config.get("deepspeed", "-"))
-    )
-    identity = digest(
-        {
-            "config": settled,
-            "data": listed.sha256,
-            "image": settings.image,
-            "before": before and before.identity,
-            "lock": digest(strip(lock.read_text(encoding="utf-8"))) if lock.is_file() else None,
-            "deepspeed": digest(sharding) if sharding.is_file() else None,
-            "base": digest(base) if base.is_dir() else None,
-        }
-    )
-    resolved = bytes_upload(
-        yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode(), f"{phase}.yml", place[1]
-    )
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    resolved = bytes_upload(text.encode(), f"{phase}.yml", settings.prefix)
+    identity = digest([_ingredients(task, config), listed.sha256, settings.image, before and before.identity])
     definition = _definition(task, phase, profile, machine, settings, spot, identity)
     channels = {"code": code.key, "recipe": resolved.key, "train": listed.key}
     definition["InputDataConfig"] = [
@@ -182,6 +153,33 @@ def make_job(
     if before:
         definition["InputDataConfig"].append(_channel("previous", before.artifact, "S3Prefix"))
     return Job(phase, definition, [*data, listed, code, resolved], identity)
+
+
+def _checked_files(task: Task, phase: str, config: dict[str, Any]) -> list[Path]:
+    files = data_files(task, config)
+    problems = [
+        f"{relative(path)}: no such file; make it with: uv run tools/regenerate_segments.py {task.name}"
+        for path in files
+        if not path.is_file()
+    ]
+    base = config["base_model"]
+    if Path(base).is_relative_to("outputs"):
+        problems.append(f"{phase}: base_model {base}: jobs do not merge; train this phase on one machine")
+    if problems:
+        raise UserError(problems)
+    return files
+
+
+def _ingredients(task: Task, config: dict[str, Any]) -> dict[str, Any]:
+    """Gather what the result depends on, but for data: not the code, for a changed comment must not train again."""
+    lock, base = task.root / "uv.lock", task.root / config["base_model"]
+    sharding = task.root / config.get("deepspeed", "-")
+    return {
+        "config": {key: value for key, value in config.items() if key != "dataset_prepared_path"},
+        "lock": strip(lock.read_text(encoding="utf-8")) if lock.is_file() else None,
+        "deepspeed": digest(sharding) if sharding.is_file() else None,
+        "base": digest(base) if base.is_dir() else None,
+    }
 
 
 def phase_before(task: Task, phase: str, profile: str) -> str | None:
