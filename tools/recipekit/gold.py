@@ -50,7 +50,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             for cells in reader:
-                if any(cells) and any(cell.strip() for cell in cells):
+                if cells and (cells[0].strip() or any(cell.strip() for cell in cells)):
                     yield line, cells
                 line = reader.line_num + 1
     except OSError as error:

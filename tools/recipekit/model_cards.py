@@ -94,6 +94,7 @@ def regression(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
             "targets": task.targets,
             "levels": ["group", "row"] if level == "group" else ["row"],
             "group": task.group or "row",
+            "disjoint": task.group and task.spec["data"].get("leaks", {}).get("group") == task.group,
             "sources": sources,
             "interval": read_facts(model)["interval"] if has_heads else {},
             "coverage": COVERAGE,

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,49 +71,65 @@ def read_gold(task: Task, path: Path) -> Gold:
         found = f"the columns are {', '.join(header)}" if header else "the file is empty"
         what = f"no column {', '.join(missing)}; {found}; write it with tools/regenerate_segments.py {task.name}"
         raise UserError(f"{relative(path)}:{at}: {what}")
-    places = [header.index(name) for name in wanted]
-    scales = {name: target["scale"] for name, target in task.targets.items()}
-    kept: list[tuple[str, str, int, list[float]]] = []
-    problems: list[str] = []
+    return _gold(task, path, rows, wanted, [header.index(name) for name in wanted])
+
+
+def _gold(task: Task, path: Path, rows: Iterator[tuple[int, list[str]]], wanted: list[str], places: list[int]) -> Gold:
+    first = len(wanted) - len(task.targets)
+    problems: list[tuple[int, str]] = []  # with their lines
     seen: dict[str, int] = {}
+    lines, groups, values = [], [], []
     for line, cells in rows:
-        cells = [cells[place].strip() if place < len(cells) else "" for place in places]
-        numbers, wrong = _numbers(scales, cells[-len(scales) :])
-        name, group = cells[0], cells[-len(scales) - 1]
-        named = zip(wanted, cells[: -len(scales)], strict=False)
-        wrong += [f"no {key}; add it, or remove the row" for key, cell in named if not cell]
+        cells = [cells[place] if place < len(cells) else "" for place in places]
+        name, group = cells[0].strip(), cells[first - 1].strip()
+        if not (name and group):
+            empty = [key for key, cell in zip(wanted, cells[:first], strict=False) if not cell.strip()]
+            problems += [(line, f"no {key}; add it, or remove the row") for key in empty]
         if name and seen.setdefault(name, line) != line:
-            wrong.append(f"id '{name}' stands on line {seen[name]} already; keep one of them")
-        problems += [f"{relative(path)}:{line}: {what}" for what in wrong]
-        kept.append((name, group, line, numbers))
-    if not kept:
-        problems = [f"{relative(path)}:1: a header and no rows; expected one row an id"]
-    if problems:
-        raise UserError(_first(path, problems))
-    return _by_group(path, kept)
-
-
-def _by_group(path: Path, kept: list[tuple[str, str, int, list[float]]]) -> Gold:
-    kept.sort(key=lambda row: row[0])
-    kept.sort(key=lambda row: row[1])
-    ids, owners, lines, values = zip(*kept, strict=True)
-    groups = list(dict.fromkeys(owners))
-    place = {name: i for i, name in enumerate(groups)}
-    return Gold(path, list(ids), list(lines), groups, np.array([place[name] for name in owners]), np.array(values))
-
-
-def _numbers(scales: dict[str, list[float]], cells: Sequence[str]) -> tuple[list[float], list[str]]:
-    numbers, wrong = [], []
-    for (name, (low, high)), cell in zip(scales.items(), cells, strict=True):
+            problems.append((line, f"id '{name}' stands on line {seen[name]} already; keep one of them"))
+            continue
+        lines.append(line)
+        groups.append(group)
         try:
-            number = float(cell)
+            values.append([*map(float, cells[first:])])
         except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            expected = f"expected a number from {low} to {high}, the scale in task.yml"
-            wrong.append(f"{name}: found {cell[:40]!r}, {expected}; correct it, or remove the row")
-        numbers.append(number)
-    return numbers, wrong
+            values.append([_number(cell) for cell in cells[first:]])
+    if not lines:
+        problems = [(1, "a header and no rows; expected one row an id")]
+    found = np.array(values).reshape(-1, len(task.targets))
+    problems += _off_scale(task, lines, found)
+    if problems:
+        raise UserError(_first(path, [f"{relative(path)}:{line}: {what}" for line, what in sorted(problems)]))
+    return _by_group(path, seen, groups, found)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _off_scale(task: Task, lines: list[int], values: Array) -> Iterator[tuple[int, str]]:
+    low, high = np.array([target["scale"] for target in task.targets.values()], dtype=float).T
+    names = list(task.targets)
+    for row, column in np.argwhere(~((low <= values) & (values <= high))).tolist():
+        number = values[row, column]
+        found = "no number" if math.isnan(number) else f"{number:g}"
+        expected = f"a number from {low[column]:g} to {high[column]:g}, the scale in task.yml"
+        what = f"{names[column]}: found {found}, expected {expected}; correct it, or remove the row"
+        yield lines[row], what
+
+
+def _by_group(path: Path, lines: dict[str, int], groups: list[str], values: Array) -> Gold:
+    ids = list(lines)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    order.sort(key=groups.__getitem__)
+    owners = [groups[i] for i in order]
+    names = list(dict.fromkeys(owners))
+    place = {name: i for i, name in enumerate(names)}
+    owner = np.array([place[name] for name in owners])
+    return Gold(path, [ids[i] for i in order], [lines[ids[i]] for i in order], names, owner, values[order])
 
 
 def read_predictions(task: Task, path: Path, gold: Gold) -> Predictions:

@@ -208,7 +208,8 @@ def _spread(task: Task, gold: Gold, model: Predictions) -> dict[str, dict[str, d
 def _worst(task: Task, gold: Gold, model: Predictions, options: Options) -> list[Row]:
     """Find the rows whose estimates are furthest off, by the mean over targets, with their texts where at hand."""
     off = np.abs(model.values - gold.values).mean(1)
-    places = sorted(range(len(off)), key=lambda i: (-off[i], gold.ids[i]))[:WORST]
+    least = np.sort(off)[-min(WORST, len(off))]
+    places = sorted(np.flatnonzero(off >= least).tolist(), key=lambda i: (-off[i], gold.ids[i]))[:WORST]
     wanted = [gold.ids[i] for i in places]
     texts = regression_data.read_texts(options.articles, wanted) if options.articles else {}
     return [

@@ -2,7 +2,7 @@
 
 All that is scored but Spearman's correlation follows from nine sums of a group's rows (a speaker's, say), so resampling
 groups is a product of two matrices: how often each group was drawn, and the groups' sums. Spearman's correlation needs
-the ranks of each resample; rows are sorted once, and a resample's ranks are running totals of how often each was drawn.
+the ranks of each resample: rows are sorted once, and ranks are running totals of how often each row was drawn.
 
 Conventions: a correlation with predictions or gold values that are all the same is undefined, as is R2 where the gold
 values are; undefined is nan here and null in metrics.json. `overall` is the mean over targets, undefined where one is.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from recipekit.release import Difference
 from recipekit.scoring import CHUNK, Estimate, interval
@@ -20,7 +21,7 @@ from recipekit.scoring import CHUNK, Estimate, interval
 METRICS = ("mse", "mae", "r2", "pearson", "spearman", "bias")
 LOWER_IS_BETTER = ("mse", "mae")
 OVERALL = "overall"
-RANKED = 500_000_000  # ranks that a bootstrap of Spearman's correlation may take; more rows get fewer resamples
+RANKED = 2_500_000_000  # ranks that a bootstrap of Spearman's correlation may take; more rows get fewer resamples
 DIGITS = 9  # decimals in which values differ that have different ranks
 ALIKE = 1e-12  # variance, of a value's square, below which numbers differ by rounding alone
 
@@ -107,33 +108,58 @@ def draws(groups: int, resamples: int, seed: int) -> Iterator[Array]:
 
 
 class Ranker:
-    """Spearman's correlation of one target, for any number of times that each row counts.
+    """Spearman's correlation of one target, for any number of times that each group counts.
+
+    Rows of a group that have the same gold value are a class: they count equally often and have the same gold rank, so
+    that all sums over rows are products with a sparse matrix, how many rows of a class have a predicted value.
 
     Args:
         gold: Float of shape [rows].
         predicted: Float of shape [rows].
+        owner: Int of shape [rows], the number of a row's group.
     """
 
-    def __init__(self, gold: Array, predicted: Array) -> None:
+    def __init__(self, gold: Array, predicted: Array, owner: NDArray[np.int64]) -> None:
         # Equal values that were averaged differ in their last digits.
-        self.sides = [np.unique(values.round(DIGITS), return_inverse=True)[1] for values in (gold, predicted)]
+        golds, gold_place = np.unique(gold.round(DIGITS), return_inverse=True)
+        values, place = np.unique(predicted.round(DIGITS), return_inverse=True)
+        classes, of_row = np.unique(owner * len(golds) + gold_place, return_inverse=True)
+        self.owner, self.gold = np.divmod(classes, len(golds))
+        shape = len(values), len(classes)
+        self.predicted = csr_array((np.ones(len(gold)), (place, of_row)), shape)
+        sizes, every = np.bincount(of_row).astype(float), np.arange(len(classes))
+        self.sizes = csr_array((sizes, (self.gold, every)), (len(golds), len(classes)))
 
-    def correlation(self, times: Array) -> float:
-        """Correlate the ranks; equal values share the mean of their ranks.
+    def correlations(self, drawn: Array) -> Array:
+        """Correlate the ranks of each resample; equal values share the mean of their ranks.
 
         Args:
-            times: How often each row counts, float of shape [rows]; not all 0.
+            drawn: How often each group counts, float of shape [resamples, groups]; not all 0.
+
+        Returns:
+            Float of shape [resamples]; nan where undefined.
         """
-        middle = (times.sum() + 1) / 2
-        ranks, variations = [], []
-        for side in self.sides:
-            numbers = np.bincount(side, weights=times)
-            centred = np.cumsum(numbers) - (numbers - 1) / 2 - middle
-            variations.append(numbers @ centred**2)
-            ranks.append(centred[side])
-        if not all(variations):
-            return np.nan
-        return float((times * ranks[0]) @ ranks[1] / np.sqrt(variations[0] * variations[1]))
+        step = max(1, CHUNK // (2 * max(self.predicted.shape)))
+        parts = [self._correlations(drawn[start : start + step]) for start in range(0, len(drawn), step)]
+        return np.concatenate(parts)
+
+    def _correlations(self, drawn: Array) -> Array:
+        times = drawn.T[self.owner]
+        gold, varied_g = _ranks(self.sizes @ times)
+        numbers, products = np.hsplit(self.predicted @ np.hstack([times, times * gold[self.gold]]), 2)
+        predicted, varied_p = _ranks(numbers)
+        varied = varied_g * varied_p
+        return (predicted * products).sum(0) / np.sqrt(np.where(varied > 0, varied, np.nan))
+
+
+def _ranks(numbers: Array) -> tuple[Array, Array]:
+    """Rank values that occur so many times, less the mean rank, and add up the squares over all that occur.
+
+    Args:
+        numbers: Float of shape [values, resamples].
+    """
+    ranks = np.cumsum(numbers, 0) - (numbers - 1) / 2 - (numbers.sum(0) + 1) / 2
+    return ranks, (numbers * ranks**2).sum(0)
 
 
 def rank_resamples(pairs: Pairs, resamples: int) -> int:
@@ -153,15 +179,16 @@ def estimate(pairs: Pairs, resamples: int, seed: int) -> dict[str, list[Estimate
         Metric -> one for the mean over targets, and one for each target; a single group gives no interval.
     """
     per_group = sums(pairs)
-    rankers = [Ranker(pairs.gold[:, i], pairs.predicted[:, i]) for i in range(pairs.gold.shape[1])]
-    values = metrics(per_group.sum(0), pairs) | {"spearman": _ranked(rankers, np.ones(len(pairs.gold)))}
+    rankers = [Ranker(pairs.gold[:, i], pairs.predicted[:, i], pairs.owner) for i in range(pairs.gold.shape[1])]
+    values = metrics(per_group.sum(0), pairs) | {"spearman": _ranked(rankers, np.ones((1, pairs.groups)))[0]}
     spread: dict[str, list[Array]] = {name: [] for name in METRICS}
     left = rank_resamples(pairs, resamples)
     for drawn in draws(pairs.groups, resamples, seed) if pairs.groups > 1 else ():
         for name, found in metrics(_add(drawn, per_group), pairs).items():
             spread[name].append(found)
-        spread["spearman"] += [_ranked(rankers, times[pairs.owner])[None] for times in drawn[:left]]
-        left -= len(drawn[:left])
+        if left > 0:
+            spread["spearman"].append(_ranked(rankers, drawn[:left]))
+            left -= len(drawn)
     return {name: _with_intervals(values[name], spread[name]) for name in METRICS}
 
 
@@ -206,9 +233,9 @@ def _add(times: Array, per_group: Array) -> Array:
     return flat.reshape(len(times), *per_group.shape[1:])
 
 
-def _ranked(rankers: list[Ranker], times: Array) -> Array:
-    found = np.array([ranker.correlation(times) for ranker in rankers])
-    return np.concatenate([[found.mean()], found])
+def _ranked(rankers: list[Ranker], drawn: Array) -> Array:
+    found = np.stack([ranker.correlations(drawn) for ranker in rankers], axis=1)
+    return np.concatenate([found.mean(1, keepdims=True), found], axis=1)
 
 
 def _with_intervals(values: Array, spread: list[Array]) -> list[Estimate]:
