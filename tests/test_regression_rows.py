@@ -71,6 +71,17 @@ def test_rows_of_a_speaker_stay_together_and_the_split_says_where(tabled):
         assert {split[row["speaker"]] for row in tabled.rows(name)} == {part}
 
 
+def test_a_task_whose_split_has_no_speakers_is_made_all_the_same(traits):
+    chat = traits.recipe / "task.yml"
+    text = chat.read_text(encoding="utf-8")
+    start, end = text.index("    - file: chat"), text.index("  train:")
+    chat.write_text(text[:start] + text[end:].replace("    talks: {}\n    talks_val: {role: validation}\n", ""))
+    write_lines(traits.raw / "traits_input.jsonl", [{"id": "E1", "speaker": "海", "body": "話"}])
+    (traits.raw / "traits_gold.csv").write_text("id,speaker,openness,calm\nE1,海,2,3\n", encoding="utf-8")
+    traits.run()
+    assert traits.rows("people") and json.loads((traits.train / "traits_split.json").read_text()) == {}
+
+
 def test_rows_of_jsonl_may_be_as_regenerate_writes_them(tabled):
     tabled.run()
     before = {name: tabled.rows(name) for name in ("talks", "talks_val", "traits_input")}

@@ -24,7 +24,6 @@ from recipekit.joining import count_lines
 from recipekit.mixing import mix
 from recipekit.preparing import prepare
 from recipekit.process import hold
-from recipekit.regression_rows import write_manifests
 from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
@@ -54,6 +53,7 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
     counts: dict[str, int] = {}
     lengths: dict[str, array] = {}
     notes: list[str] = []
+    groups: dict[str, str] = {}
     found, problems = rawfiles.files(task, source)
     lines = sum(count_lines(file.path) or 0 for file in found) if console.is_terminal else None
     with progress("regenerate", lines) as advance:
@@ -64,7 +64,8 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
                 lengths |= prepared.lengths
                 notes += [f"{relative(file.path)}: {note}" for note in prepared.notes]
                 if task.kind == "regression":
-                    notes += write_manifests(task, file, prepared, folder)
+                    notes += regression_rows.write_manifests(task, file, prepared, folder)
+                    groups |= prepared.groups
             except UserError as error:
                 problems += error.problems
     test = task.spec["data"]["test"]
@@ -81,6 +82,8 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
             problems += error.problems
     if problems:
         raise UserError(problems)
+    if task.kind == "regression":
+        notes += regression_rows.write_split(task, groups, folder)
     for name, spec in task.spec["data"]["train"].items():
         if "base" in spec:
             counts[name] = mix(folder, name, spec, lengths)

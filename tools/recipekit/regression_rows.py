@@ -152,17 +152,18 @@ def products(task: Task) -> list[Path]:
     return paths
 
 
-def write_manifests(task: Task, file: RawFile, prepared: Prepared, folder: Path) -> list[str]:
-    """Write which part each value of the group was drawn into, and what was masked in each data set.
+def write_split(task: Task, groups: Mapping[str, str], folder: Path) -> list[str]:
+    """Write which part each value of the group was drawn into; returns how many were, for people to read."""
+    if not task.group or not splits(task.spec["data"]):
+        return []
+    write_text(folder / task.split_path.name, json.dumps(groups, ensure_ascii=False, indent=1) + "\n")
+    drawn = Counter(groups.values())
+    return [f"{task.group}s: " + ", ".join(f"{part} {count:,}" for part, count in drawn.items())] if groups else []
 
-    Returns:
-        The same for people to read.
-    """
+
+def write_manifests(task: Task, file: RawFile, prepared: Prepared, folder: Path) -> list[str]:
+    """Write what was masked in each data set of a file; returns the same for people to read."""
     notes = []
-    if prepared.groups and len(file.shares) > 1:
-        write_text(folder / task.split_path.name, json.dumps(prepared.groups, ensure_ascii=False, indent=1) + "\n")
-        drawn = Counter(prepared.groups.values())
-        notes.append(f"{task.group}s: " + ", ".join(f"{part} {drawn[part]:,}" for part in file.shares))
     for part, masked in prepared.masked.items():
         counts = {kind: masked[kind] for kind in KINDS}
         manifest = {"set": part, "file": relative(file.path), "rows": prepared.rows[part], "read": file.spec}
