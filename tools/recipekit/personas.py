@@ -45,6 +45,7 @@ _sex = re.compile("|".join(_SEXES))
 _full_name = re.compile(
     rf"([{_KANJI}ぁ-んァ-ヶー]{{1,8}})[ \u3000・]([{_KANJI}ぁ-んァ-ヶー]{{1,8}}?)(?=さん|氏|は|が|の|、|，)"
 )
+_alone = re.compile(rf"(?<![{_KANJI}])[{_KANJI}](?![{_KANJI}])")
 _title_parts = re.compile(r"[・、,，/／()（）\s]+")
 
 
@@ -54,32 +55,39 @@ class Masker:
     def __init__(self, texts: Sequence[str], occupation: str) -> None:
         """Take all texts about a person, whose beginnings tell the name, and the title of the occupation."""
         self.counts: Counter[str] = Counter()
-        patterns: dict[str, re.Pattern[str] | None] = {"name": _names(texts), "occupation": _title(occupation)}
-        self.patterns = {kind: pattern for kind, pattern in patterns.items() if pattern} | {"age": _age, "sex": _sex}
+        parts = [part for part in _title_parts.split(occupation) if len(part) > 1]
+        titles = sorted({occupation.strip(), *parts} - {""}, key=len, reverse=True)
+        full, self.given = next(
+            (_names(*match.groups()) for text in texts if (match := _full_name.match(text))), ([], "")
+        )
+        # Plain words: to compile an expression of each person's would take longer than all that is masked by it.
+        self.words = [("name", word) for word in full] + [("occupation", word) for word in titles]
 
     def __call__(self, text: str) -> str:
         """Mask a text."""
-        for kind, pattern in self.patterns.items():
+        for kind, word in self.words:
+            if word in text:
+                self.counts[kind] += text.count(word)
+                text = text.replace(word, MARK)
+        if self.given and self.given in text:
+            text = _alone.sub(self._given, text)
+        for kind, pattern in (("age", _age), ("sex", _sex)):
             text, count = pattern.subn(MARK, text)
             if count:
                 self.counts[kind] += count
         return text
 
-
-def _names(texts: Sequence[str]) -> re.Pattern[str] | None:
-    for text in texts:
-        if match := _full_name.match(text):
-            family, given = match.groups()
-            # A given name of one character is one only where it stands alone: 誠 is none in 誠実.
-            alone = re.escape(given) if len(given) > 1 else rf"(?<![{_KANJI}]){re.escape(given)}(?![{_KANJI}])"
-            return re.compile(rf"{re.escape(family)}[ \u3000・]?{re.escape(given)}|{alone}")
-    return None
+    def _given(self, match: re.Match[str]) -> str:
+        if match[0] != self.given:
+            return match[0]
+        self.counts["name"] += 1
+        return MARK
 
 
-def _title(occupation: str) -> re.Pattern[str] | None:
-    parts = [part for part in _title_parts.split(occupation) if len(part) > 1]
-    names = sorted({occupation.strip(), *parts} - {""}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names))) if names else None
+def _names(family: str, given: str) -> tuple[list[str], str]:
+    """Return what is masked wherever it stands, and a name of one character, which 誠実 holds as well."""
+    full = [f"{family}{between}{given}" for between in (" ", "\u3000", "・", "")]
+    return (full, given) if len(given) == 1 else ([*full, given], "")
 
 
 class PersonaConverter:
