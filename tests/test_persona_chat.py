@@ -39,6 +39,19 @@ def test_with_the_partner_each_line_says_who_speaks(traits):
         assert [line.partition(": ")[0] for line in lines] == roles * 3
 
 
+def test_a_changed_dialogue_behind_a_link_makes_the_rows_anew(traits, tmp_path, capfd):
+    (traits.raw / "chat").rename(tmp_path / "elsewhere")
+    (traits.raw / "chat").symlink_to(tmp_path / "elsewhere")
+    traits.run()
+    traits.run()
+    assert "up to date" in capfd.readouterr().err
+    traits.change("chat/dialogues/00005.json", lambda talk: [u.update(text="海の話") for u in talk["utterances"]])
+    traits.run()
+    rows = [row for name in ("talks", "talks_val", "traits_input") for row in traits.rows(name)]
+    assert {row["body"] for row in rows if row["id"].startswith("00005")} <= {"海の話\n海の話\n海の話"}
+    assert "up to date" not in capfd.readouterr().err
+
+
 def test_no_speaker_and_no_dialogue_is_in_two_parts_and_the_split_is_written(traits):
     traits.run()
     parts = {name: traits.rows(name) for name in ("talks", "talks_val", "traits_input")}

@@ -102,19 +102,19 @@ def products(task: Task) -> list[Path]:
 
 def step_inputs(task: Task, source: Path) -> dict[str, Any]:
     """Name what the step's result depends on."""
-    inputs: dict[str, Any] = {
-        "raw": source,
+    own: dict[str, Any] = {
         "data": task.spec["data"],
         "schema": task.output_schema,
         **task.prompt_sources(),
         "code": code_digest(),
     }
     if task.kind == "regression":
-        # A folder may be a link, which the digest of the one around it does not follow.
-        folders = [file.path for file in rawfiles.files(task, source)[0] if file.path.is_dir()]
-        own = {relative(path): path for path in [*folders, *regression_rows.occupations(task)]}
-        return inputs | own | {"group": task.group}
-    return inputs | {"gold": task.spec["gold"]}
+        # Its folders may be links, which the digest of the one around them does not follow.
+        paths = [file.path for file in rawfiles.files(task, source)[0]] + regression_rows.occupations(task)
+        if not rawfiles.has_test(task.spec["data"]):
+            paths += [path for name in task.spec["data"]["test"].values() for path in source.rglob(name)]
+        return own | {"raw": str(source), "group": task.group} | {relative(path): path for path in paths}
+    return own | {"raw": source, "gold": task.spec["gold"]}
 
 
 @contextmanager
