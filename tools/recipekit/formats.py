@@ -49,7 +49,8 @@ class Converter:
                 row.setdefault(key)
             if self.task.kind == "regression" and row["label"] is None:
                 row["label"] = row.get("labels")  # as regenerate writes them
-            if isinstance(row["label"], str) and not self.task.answers_are_text:  # a cell of a CSV
+            as_text = self.task.kind == "extraction" and self.task.answers_are_text
+            if isinstance(row["label"], str) and not as_text:  # a cell of a CSV
                 row["label"] = typed(row["label"], self.schema, self.separator)
             return row
         if self.messages:

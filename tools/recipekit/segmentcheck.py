@@ -1,8 +1,10 @@
 """What is wrong with a row in segments format, as far as can be seen without its tokens."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from recipekit.digits import levels
 from recipekit.labels import LabelChecker
 from recipekit.segments import take_apart
 from recipekit.task import Task
@@ -35,6 +37,7 @@ class SegmentChecker:
         self.redo = REDO.format(task.name)
         self.eos = task.spec["prompt"]["eos"]
         self.labels = LabelChecker(task)
+        self.digits = _digits(task) if task.kind == "regression" else None
 
     def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Tell what is wrong with a row."""
@@ -76,6 +79,9 @@ class SegmentChecker:
         if not text.endswith(self.eos):
             detail = f"the answer does not end in {self.eos}, but in {text[-10:]!r}"
             yield Problem("eos", path, detail, f"a model that never learns to stop goes on and on; {self.redo}")
+        if self.digits:
+            yield from self._digits(text.removesuffix(self.eos), path, self.digits)
+            return
         try:
             label = self.task.read_answer(text.removesuffix(self.eos))
         except ValueError as error:
@@ -85,6 +91,19 @@ class SegmentChecker:
             return
         for place, message in self.labels.problems(label):
             yield Problem("schema", place, message, f"mend the raw row's label, then {self.redo}")
+
+    def _digits(self, answer: str, path: str, expected: str) -> Iterator[Problem]:
+        """Look at a decoder's answer of a regression; one without the task's targets is of a phase before."""
+        first = expected.partition("[")[0]
+        if first in answer and not re.fullmatch(expected, answer):
+            remedy = f"answers are the targets' titles, each with a digit of its scale; {self.redo}"
+            yield Problem("answer", path, f"the answer is no {expected}, but {answer[:60]!r}", remedy)
+
+
+def _digits(task: Task) -> str:
+    """Write the regular expression of a decoder's answers."""
+    scales = {target.get("title", name): levels(target["scale"]) for name, target in task.targets.items()}
+    return " ".join(f"{re.escape(title)}[{''.join(digits)}]" for title, digits in scales.items())
 
 
 def misshapen(row: dict[str, Any]) -> tuple[str, str] | None:
