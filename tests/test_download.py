@@ -505,7 +505,6 @@ def test_from_an_archive(clone, tmp_path):
     assert [path.name for path in raw.iterdir()] == ["real_persona_chat"]
     record = (raw / "real_persona_chat" / "SOURCE.json").read_text()
     assert json.loads(record)["origin"] == "talk.tar.xz" and "somewhere" not in record
-    assert "bigfive has no phases yet" in problem(run(clone, "plan", "http://127.0.0.1:9", "bigfive"))
 
 
 def test_a_large_archive_is_known_by_all_its_bytes(tmp_path, said, monkeypatch):

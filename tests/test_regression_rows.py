@@ -3,15 +3,21 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 import typer
 
 import check
 import leaks
+import mask_pii
+import report_data
+import upload
+import validate
 from recipekit import regressioncheck, rowcheck, traps
 from recipekit.errors import UserError
 from recipekit.preflight import Verdicts
+from recipekit.segmentcheck import SegmentChecker
 from recipekit.task import load_task
 from regressing import table_task, write_lines
 from rows import Characters
@@ -164,11 +170,24 @@ def test_with_a_prompt_the_same_rows_come_as_segments_too(tabled):
     lines = (tabled.train / "talks_segments.jsonl").read_text(encoding="utf-8").splitlines()
     rows = tabled.rows("talks")
     assert len(lines) == len(rows)
-    task = tabled.task()
     for line, row in zip(lines, rows, strict=True):
         read, answer = json.loads(line)["segments"]
         assert read == {"label": False, "text": f"<s>読む。\n{row['body']}\n"}
         assert answer["label"] and re.fullmatch(r"openness[1-7] calm[1-7]</s>", answer["text"])
+
+
+def test_answers_of_segments_are_titles_and_digits(tabled):
+    (tabled.recipe / "ask.txt").write_text("{{ body }}\n", encoding="utf-8")
+    tabled.edit("data:\n", "prompt: {segments: [ask.txt], bos: <s>, eos: </s>}\ndata:\n")
+    checker = SegmentChecker(tabled.task())
+
+    def found(answer: str) -> list[str]:
+        segments = [{"label": False, "text": "<s>話\n"}, {"label": True, "text": f"{answer}</s>"}]
+        return [problem.found for problem in checker.problems({"segments": segments})]
+
+    assert found("openness3 calm7") == found("年齢45 性別女") == []
+    for wrong in ("openness3 calm8", "openness3", "openness3.5 calm7", "calm7 openness3"):
+        assert found(wrong) == [f"the answer is no openness[1234567] calm[1234567], but {wrong!r}"]
 
 
 @pytest.mark.parametrize(
@@ -409,3 +428,23 @@ def test_dropping_and_rows_of_another_folder_are_refused(leaking, tmp_path):
     (leaking.train / "talks.jsonl").unlink()
     with pytest.raises(UserError, match=r"talks.jsonl: no such file; run uv run tools/regenerate_segments.py traits"):
         leaking.leaks()
+
+
+# --- tools that read answers
+
+
+@pytest.mark.parametrize(
+    ("tool", "call", "expected"),
+    [
+        (validate, lambda: validate.command([], "traits"), "validate: reads tasks of kind extraction, and traits is a"),
+        (report_data, lambda: report_data.report_data("traits"), "report_data: reads tasks of kind extraction"),
+        (upload, lambda: upload.upload("traits", dataset=True), "upload --dataset: reads tasks of kind extraction"),
+        (mask_pii, lambda: mask_pii.mask_pii([Path(__file__).parent / "a.txt"], "traits"), "leave --task out"),
+    ],
+)
+def test_tools_that_read_answers_say_so(traits, monkeypatch, tool, call, expected):
+    monkeypatch.setattr(tool, "load_task", lambda name: load_task(name, traits.root))
+    monkeypatch.setattr(mask_pii, "_check", lambda *_: None)
+    with pytest.raises(UserError) as caught:
+        call()
+    assert len(caught.value.problems) == 1 and expected in caught.value.problems[0]

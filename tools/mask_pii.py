@@ -23,7 +23,7 @@ from recipekit.pii_forms import Known
 from recipekit.pii_key import hold_key, load_key
 from recipekit.pii_scan import Found
 from recipekit.runs import relative
-from recipekit.task import load_task
+from recipekit.task import load_task, need_extraction
 
 
 def mask_pii(
@@ -42,7 +42,11 @@ def mask_pii(
         return _recall(not fast)
     paths = files or []
     _check(paths, output, key, restore)
-    known = Known.of(load_task(task)) if task else None
+    known = None
+    if task:
+        recipe = load_task(task)
+        need_extraction(recipe, f"--task {task}", "leave --task out: no label of it tells a name")
+        known = Known.of(recipe)
     with progress("rows", None) as advance:
         if output is None or key is None:
             return _dry(pii_scan.scan(paths, known, not fast, None, advance), show_values)

@@ -30,7 +30,7 @@ from recipekit.rowcheck import load_tokenizer, tokenizer_name
 from recipekit.runs import relative
 from recipekit.segmentcheck import REDO
 from recipekit.segments import count_tokens
-from recipekit.task import Task, load_task
+from recipekit.task import Task, load_task, need_extraction
 
 SHOWN = 8  # warnings on the screen
 
@@ -107,6 +107,7 @@ def report_data(
 ) -> None:
     """Write a report of a task's data: report.html, and its numbers in report.json beside it."""
     recipe = load_task(task)
+    need_extraction(recipe, "report_data", f"uv run tools/check.py {task} --profile cpu counts rows and tokens")
     log_to("report_data")
     path = output or recipe.outputs / "data" / "report.html"
     if path.suffix != ".html" or path.is_dir():

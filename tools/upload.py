@@ -24,7 +24,7 @@ from recipekit.dataset_release import Release, Wish, prepare
 from recipekit.errors import UserError
 from recipekit.publish import Target
 from recipekit.runs import Step, read_record, relative, write_text
-from recipekit.task import Task, load_task
+from recipekit.task import Task, load_task, need_extraction
 
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 
@@ -205,6 +205,9 @@ def upload(
     recipe = load_task(task)
     log_to("upload")
     if dataset:
+        need_extraction(
+            recipe, "upload --dataset", "publish its raw data where they come from: data.sources in task.yml"
+        )
         own = recipe.spec.get("publish", {}).get("dataset", {})
         wish = Wish(
             repo=repo or own.get("repo") or hub.setting(recipe.root, "HF_DATASET_REPO_ID"),

@@ -18,7 +18,7 @@ from recipekit.errors import UserError
 from recipekit.findings import KINDS, Finding, listing
 from recipekit.joining import count_lines
 from recipekit.runs import relative
-from recipekit.task import load_task
+from recipekit.task import load_task, need_extraction
 from recipekit.validation import Copy, Limit, Report, limit, percentiles, validate
 
 STYLES = {"error": "bold red", "warning": "yellow"}
@@ -114,6 +114,8 @@ def command(
 ) -> None:
     """Find every problem of data files; exit 1 where there are errors."""
     recipe = load_task(task)
+    redo = f"uv run tools/regenerate_segments.py {task} names every wrong raw row, tools/check.py every wrong row made"
+    need_extraction(recipe, "validate", redo)
     copies = targets(files, fix, drop, output, json)
     measure = limit(recipe, profile) if tokens else None
     log_to("validate")

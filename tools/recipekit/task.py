@@ -242,6 +242,16 @@ def _renderer(source: str, before: str) -> str | Callable[[str], str]:
     return lambda text: "".join([text if part is None else part for part in parts])
 
 
+def need_extraction(task: Task, tool: str, instead: str) -> None:
+    """Refuse a task whose answers are numbers, in a tool that reads answers.
+
+    Raises:
+        UserError: It is a regression; `instead` says what to do.
+    """
+    if task.kind != "extraction":
+        raise UserError(f"{tool}: reads tasks of kind extraction, and {task.name} is a {task.kind}; {instead}")
+
+
 def load_task(name: str, root: Path = ROOT) -> Task:
     """Read recipes/<name>/task.yml.
 
