@@ -32,6 +32,8 @@ class Converter:
         self.schema = task.output_schema
         self.separator = task.spec["gold"]["separator"] if task.kind == "extraction" else "|"
         self.as_is = not spec
+        self.numbers = task.kind == "regression"
+        self.as_text = task.answers_are_text and not self.numbers
         self.messages = spec.get("format") == "messages"
         given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
         self.id = given.get("id", "id")
@@ -47,10 +49,9 @@ class Converter:
         if self.as_is:
             for key in ("id", "body", "label"):
                 row.setdefault(key)
-            if self.task.kind == "regression" and row["label"] is None:
+            if row["label"] is None and self.numbers:
                 row["label"] = row.get("labels")  # as regenerate writes them
-            as_text = self.task.kind == "extraction" and self.task.answers_are_text
-            if isinstance(row["label"], str) and not as_text:  # a cell of a CSV
+            if isinstance(row["label"], str) and not self.as_text:  # a cell of a CSV
                 row["label"] = typed(row["label"], self.schema, self.separator)
             return row
         if self.messages:
