@@ -16,6 +16,7 @@ from recipekit import ROOT, runs, yamlfile
 from recipekit.base_corpus import forbidden_names
 from recipekit.base_model import attend_in_blocks, build_model, build_tokenizer
 from recipekit.base_tasks import Batch, Row, Tasks, tensors
+from recipekit.checkpoints import load_checkpoint, optimizers_of, save_checkpoint, write_card
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 
@@ -54,56 +55,6 @@ def evaluate(model: Any, held_out: tuple[list[Row], list[Row]]) -> dict[str, flo
     return {"notices": exact / len(held_out[0]), "characters": characters, "copies": copies}
 
 
-def optimizers_of(model: Any, training: dict[str, Any]) -> list[Any]:
-    """Build Muon for the matrices within the layers (Jordan 2024), and AdamW for embeddings, head and norms."""
-    import torch
-
-    inner: list[Any] = []
-    outer: list[Any] = []
-    for name, weight in model.named_parameters():
-        (inner if weight.dim() == 2 and ".layers." in name else outer).append(weight)
-    decay = training["weight_decay"]
-    return [
-        torch.optim.Muon(inner, weight_decay=decay, momentum=training["momentum"], adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(outer, weight_decay=decay, betas=tuple(training["betas"]), fused=True),
-    ]
-
-
-def save_checkpoint(model: Any, optimizers: list[Any], step: int, seconds: float, key: str) -> None:
-    """Write weights and optimizer state, whole or not at all."""
-    from safetensors.torch import save
-
-    states = {weight: state for optimizer in optimizers for weight, state in optimizer.state.items()}
-    entries = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
-    for name, weight in model.named_parameters():
-        entries |= {f"{part}.{name}": value for part, value in states[weight].items()}
-    facts = {"step": str(step), "seconds": str(seconds), "key": key}
-    runs.write_bytes(CHECKPOINT, save({name: value.contiguous() for name, value in entries.items()}, metadata=facts))
-
-
-def load_checkpoint(model: Any, optimizers: list[Any], key: str) -> tuple[int, float]:
-    """Go on from the checkpoint where it is of this recipe; returns steps done and seconds taken, else zeros."""
-    from safetensors import safe_open
-
-    if not CHECKPOINT.exists():
-        return 0, 0.0
-    weights = dict(model.named_parameters())
-    owners = {weight: one for one in optimizers for group in one.param_groups for weight in group["params"]}
-    with safe_open(CHECKPOINT, "pt") as file:
-        facts = file.metadata()
-        if facts["key"] != key:
-            show("the checkpoint in outputs/base/ is of another recipe or corpus: starting anew")
-            return 0, 0.0
-        for entry in file.keys():  # noqa: SIM118 (not a dict)
-            part, name = entry.split(".", 1)
-            value, weight = file.get_tensor(entry).to(model.device), weights[name]
-            if part == "model":
-                weight.data.copy_(value)
-            else:
-                owners[weight].state[weight][part] = value
-    return int(facts["step"]), float(facts["seconds"])
-
-
 def train(model: Any, tasks: Tasks, key: str, workers: int) -> float:
     """Train through the curriculum, evaluating and saving on the way; returns the seconds taken, earlier ones too."""
     import torch
@@ -111,7 +62,7 @@ def train(model: Any, tasks: Tasks, key: str, workers: int) -> float:
     training, rates, held_out = tasks.recipe["training"], tasks.rates(), tasks.held_out()
     total, device = len(rates), model.device
     optimizers = optimizers_of(model, training)
-    first, before = load_checkpoint(model, optimizers, key)
+    first, before = load_checkpoint(CHECKPOINT, model, optimizers, key)
     started = time.monotonic()
     with progress("training the small base", total) as advance:
         advance(first)
@@ -132,7 +83,7 @@ def train(model: Any, tasks: Tasks, key: str, workers: int) -> float:
                 seconds = before + time.monotonic() - started
                 scores = " ".join(f"{name} {value:.3f}" for name, value in evaluate(model, held_out).items())
                 show(f"  step {step}, {seconds / 60:.1f} minutes: loss {loss.item():.3f}, held-out {scores}")
-                save_checkpoint(model, optimizers, step, seconds, key)
+                save_checkpoint(CHECKPOINT, model, optimizers, step, seconds, key)
     return before + time.monotonic() - started
 
 
@@ -150,10 +101,7 @@ def write_product(model: Any, tokenizer: Any, recipe: dict[str, Any], scores: di
         "minutes": f"{minutes:.0f}",
         **{name: f"{value:.1%}" for name, value in scores.items()},
     }
-    card = (RECIPE.parent / "card.md").read_text(encoding="utf-8")
-    for name, value in facts.items():
-        card = card.replace("{{ " + name + " }}", value)
-    runs.write_text(new / "README.md", card)
+    write_card(RECIPE.parent / "card.md", new / "README.md", facts)
     runs.replace_folder(new, PRODUCT)
 
 

@@ -16,7 +16,7 @@ import jmespath
 import orjson
 import typer
 
-from recipekit import ROOT, articles, console, people_samples, sampling
+from recipekit import ROOT, articles, console, invented_people, sampling
 from recipekit.errors import UserError
 from recipekit.runs import relative, write_bytes, write_text
 from recipekit.sampling import Line, Pools
@@ -243,7 +243,7 @@ def command(
     folder = ROOT / "data" / "samples" / task
     loaded = load_task(task)
     if loaded.kind == "regression":
-        written = people_samples.make(folder / "source", output or folder)
+        written = invented_people.make(folder / "source", output or folder)
     else:
         written = make(folder / "source", output or folder, loaded.spec["gold"])
     for name, count in written.items():

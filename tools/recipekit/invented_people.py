@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from recipekit import conversations, persona_samples, sampling
+from recipekit import invented_chat, invented_personas, sampling
 from recipekit.errors import UserError
 from recipekit.runs import write_bytes
 from recipekit.sampling import Line
@@ -29,8 +29,8 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def _frame_problems(sources: dict[str, Any]) -> Iterator[str]:
-    talk = conversations.SLOTS | set(sources["lists"])
-    known = {"chat": talk, "cues": talk, "persona": persona_samples.SLOTS, "stages": persona_samples.SLOTS}
+    talk = invented_chat.SLOTS | set(sources["lists"])
+    known = {"chat": talk, "cues": talk, "persona": invented_personas.SLOTS, "stages": invented_personas.SLOTS}
     for name, slots in known.items():
         for frame in sampling.all_frames(sources[name]):
             choices = {slot for slot in sampling.SLOT.findall(frame) if "/" in slot}
@@ -58,14 +58,16 @@ def make(source: Path, output: Path) -> dict[str, int]:
     sources = read(source)
     plan = sources["plan"]
     rng = random.Random(f"{plan['seed']} dialogues")
-    speakers = conversations.invent_speakers(sources, plan["speakers"], rng)
+    speakers = invented_chat.invent_speakers(sources, plan["speakers"], rng)
     dialogues = [
         dialogue_row(number, pair, texts)
         for number, (pair, texts) in enumerate(
-            conversations.invent_dialogues(sources, speakers, plan["dialogues"], rng), start=1
+            invented_chat.invent_dialogues(sources, speakers, plan["dialogues"], rng), start=1
         )
     ]
-    people = list(persona_samples.invent_personas(sources, plan["personas"], random.Random(f"{plan['seed']} personas")))
+    people = list(
+        invented_personas.invent_personas(sources, plan["personas"], random.Random(f"{plan['seed']} personas"))
+    )
     listed = {speaker.name: interlocutor(speaker) for speaker in speakers}
     files = {f"{CORPUS}/dialogues.jsonl": dialogues, f"{PERSONAS}/personas.jsonl": people}
     for name, rows in files.items():
@@ -75,7 +77,7 @@ def make(source: Path, output: Path) -> dict[str, int]:
 
 
 def dialogue_row(
-    number: int, pair: tuple[conversations.Speaker, conversations.Speaker], texts: list[str]
+    number: int, pair: tuple[invented_chat.Speaker, invented_chat.Speaker], texts: list[str]
 ) -> dict[str, Any]:
     """Return a dialogue in the layout of RealPersonaChat."""
     names = [speaker.name for speaker in pair]
@@ -85,7 +87,7 @@ def dialogue_row(
     return {"dialogue_id": number, "interlocutors": names, "utterances": utterances}
 
 
-def interlocutor(speaker: conversations.Speaker) -> dict[str, Any]:
+def interlocutor(speaker: invented_chat.Speaker) -> dict[str, Any]:
     """Return a speaker in the layout of RealPersonaChat."""
     levels = {f"BigFive_{trait}": level for trait, level in speaker.levels.items()}
     return {"interlocutor_id": speaker.name, "personality": levels}

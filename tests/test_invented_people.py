@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from recipekit import ROOT, people_samples, yamlfile
+from recipekit import ROOT, invented_people, yamlfile
 from recipekit.errors import UserError
 
 SAMPLES = ROOT / "data/samples/bigfive"
@@ -43,7 +43,7 @@ def personas():
 
 
 def test_the_committed_files_are_what_the_sources_make(tmp_path):
-    people_samples.make(SAMPLES / "source", tmp_path)
+    invented_people.make(SAMPLES / "source", tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == sorted(FILES)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (SAMPLES / name).read_bytes(), f"{name}: run tools/make_samples.py"
@@ -163,7 +163,7 @@ def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, 
     assert old in text
     (source / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError) as error:
-        people_samples.make(source, tmp_path / "out")
+        invented_people.make(source, tmp_path / "out")
     assert any(message in problem for problem in error.value.problems), error.value.problems
     assert all(re.search(r"\.yml:\d+: ", problem) for problem in error.value.problems)
     assert not (tmp_path / "out").exists()
