@@ -136,7 +136,7 @@ def test_no_difference_is_shown_where_there_is_none():
 
 def test_the_permutation_is_that_of_a_plain_loop():
     a = some(rows=40, groups=6, targets=1)
-    b = a._replace(predicted=a.predicted[::-1].copy())
+    b = a._replace(predicted=a.predicted[::-1] + 0.7)
     found = compare(a, b, 300, 7)["pearson"][1]
     random = np.random.default_rng(7)
     turned = random.integers(2, size=(300, 6), dtype=np.int8).astype(bool)
@@ -187,4 +187,4 @@ def test_properties(gold, predicted, order):
 def test_many_rows_get_fewer_resamples_of_ranks():
     assert rank_resamples(some(), 1000) == 1000
     large = Pairs(np.zeros((1_000_000, 5)), np.zeros((1_000_000, 5)), np.zeros(1_000_000, dtype=int), 1)
-    assert rank_resamples(large, 1000) == 100
+    assert rank_resamples(large, 1000) == 500

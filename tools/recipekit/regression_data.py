@@ -21,13 +21,13 @@ GREATEST = 1e9  # of a prediction; beyond it squares lose their digits
 
 
 class Gold(NamedTuple):
-    """The gold rows, by group and id, so that the order of the file does not matter.
+    """The gold rows, by id, so that the order of the file does not matter.
 
     Attributes:
         path: The CSV file.
         ids: A row's.
         lines: Where a row stands in the file, 1-based.
-        groups: Names of the groups, sorted; ids where the task has no groups.
+        groups: Names of the groups; ids where the task has no groups.
         owner: Int of shape [rows], the place of a row's group in `groups`.
         values: Float of shape [rows, targets].
     """
@@ -124,7 +124,6 @@ def _off_scale(task: Task, lines: list[int], values: Array) -> Iterator[tuple[in
 def _by_group(path: Path, lines: dict[str, int], groups: list[str], values: Array) -> Gold:
     ids = list(lines)
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    order.sort(key=groups.__getitem__)
     owners = [groups[i] for i in order]
     names = list(dict.fromkeys(owners))
     place = {name: i for i, name in enumerate(names)}
