@@ -54,8 +54,7 @@ def evaluate(
     mlflow: Annotated[bool | None, typer.Option(help="log to MLflow; default only where all paths are default")] = None,
 ) -> None:
     """Score a task's predictions against its gold CSV."""
-    recipe = load_task(task)
-    kind = KINDS[recipe.kind]
+    kind = KINDS[(recipe := load_task(task)).kind]
     is_step = not any((predictions, gold, articles, output, compare))
     if is_step:
         log_to("evaluate")
