@@ -65,7 +65,7 @@ def test_special_tokens_and_templates_are_those_of_xlm_r(tokenizer):
 
 
 def test_first_weights_look_at_the_neighbours(recipe, tokenizer):
-    model = build_model(recipe["architecture"], tokenizer, 0).eval()
+    model = build_model(recipe["architecture"], tokenizer, 0, recipe["summary"]["buckets"]).eval()
     model.set_attn_implementation("eager")
     batch = tokenizer("今日は友達と話した。\n楽しかったです" * 20, return_tensors="pt")
     with torch.no_grad():
@@ -127,13 +127,13 @@ def test_stopped_training_goes_on_bit_by_bit(recipe, corpus, tokenizer, tmp_path
 
     def run(folder, stop_after):
         monkeypatch.setattr(make_encoder, "CHECKPOINT", tmp_path / folder / "checkpoint.safetensors")
-        model = build_model(short["architecture"], tokenizer, 0)
+        model = build_model(short["architecture"], tokenizer, 0, short["summary"]["buckets"])
         if stop_after:
             real = make_encoder.rate_at
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(make_encoder, "rate_at", lambda step, spec: stop(step > stop_after) or real(step, spec))
                 make_encoder.train(model, batches, "key")
-            model = build_model(short["architecture"], tokenizer, 1)
+            model = build_model(short["architecture"], tokenizer, 1, short["summary"]["buckets"])
         make_encoder.train(model, batches, "key")
         return model.state_dict()
 
@@ -143,7 +143,7 @@ def test_stopped_training_goes_on_bit_by_bit(recipe, corpus, tokenizer, tmp_path
 
     whole, resumed = run("whole", None), run("resumed", 9)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    fresh = build_model(short["architecture"], tokenizer, 0).state_dict()
+    fresh = build_model(short["architecture"], tokenizer, 0, short["summary"]["buckets"]).state_dict()
     assert not torch.equal(whole["lm_head.dense.weight"], fresh["lm_head.dense.weight"])
 
 

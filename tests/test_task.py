@@ -151,3 +151,49 @@ def test_wrong_sources(mini, old, new, expected):
     assert load_task("mini", mini)
     edit(mini, source, source.replace(old, new))
     assert any(expected in problem and ":12:" in problem for problem in problems(mini))
+
+
+REGRESSION = """\
+name: mini
+kind: regression
+title: 小さな課題
+summary: A task for tests.
+phases: [phase1, phase2]
+variants: {alone: [phase2]}
+regression: {group: speaker, targets: {a: {scale: [1, 7]}, b: {title: B, scale: [0, 10]}}}
+data:
+  train: {one: {}}
+  test: {input: in.jsonl, gold: gold.csv}
+"""
+
+
+def write_regression(root, text=REGRESSION):
+    (root / "recipes" / "mini" / "task.yml").write_text(text, encoding="utf-8")
+
+
+def test_a_variant_has_phases_and_outputs_of_its_own_and_shares_the_rest(mini):
+    write_regression(mini)
+    task, alone = load_task("mini", mini), load_task("mini:alone", mini)
+    assert (task.phases, alone.phases) == (["phase1", "phase2"], ["phase2"])
+    assert (task.outputs.name, alone.outputs.name) == ("mini", "mini_alone")
+    assert alone.name == "mini:alone" and alone.raw_dir == task.raw_dir and alone.all_phases == task.all_phases
+    numbers = {"a": {"type": "number", "minimum": 1, "maximum": 7}, "b": {"type": "number", "minimum": 0, "maximum": 10}}
+    assert alone.output_schema["properties"] == numbers and alone.output_schema["required"] == ["a", "b"]
+    with pytest.raises(UserError, match="no variant 'fast' in it; the task's variants are: mini:alone"):
+        load_task("mini:fast", mini)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("scale: [1, 7]", "scale: [7, 1]", "regression.targets.a.scale: found [7, 1], expected [least, greatest]"),
+        ("scale: [1, 7]", "scales: [1, 7]", "regression.targets.a.scales: unknown key"),
+        ("{a: {", "{overall: {", "regression.targets: 'overall' does not match"),  # a row of the scores' table
+        ("regression: {group", "regress: {group", "'regression' is a required property"),
+        ("alone: [phase2]", "alone: [phase9]", "variants.alone.0: recipes/mini/phase9.yml does not exist"),
+        ("alone: [", "Alone: [", "variants: 'Alone' does not match"),
+    ],
+)
+def test_wrong_regressions(mini, old, new, expected):
+    write_regression(mini, REGRESSION.replace(old, new))
+    assert any(expected in problem for problem in problems(mini)), problems(mini)

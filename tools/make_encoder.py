@@ -8,7 +8,7 @@ on from the last checkpoint in outputs/encoder/.
 
 import os
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 import typer
@@ -25,30 +25,49 @@ ARTICLES = [ROOT / f"data/samples/hawks/{name}.jsonl" for name in ("hawks_train"
 PRODUCT, CHECKPOINT = ROOT / "data/samples/encoder", ROOT / "outputs/encoder/checkpoint.safetensors"
 
 
-def loss_of(model: Any, batch: Batch) -> tuple[Any, Any]:
-    """Return the mean cross entropy of the masked tokens (nats), and how many are guessed right."""
+class Losses(NamedTuple):
+    """What a batch is scored by.
+
+    Attributes:
+        masked: Mean cross entropy of the masked tokens (nats).
+        summary: Mean cross entropy of the pairs that a text holds, as `<s>` tells them (nats).
+        right: How many masked tokens are guessed right.
+    """
+
+    masked: Any
+    summary: Any
+    right: Any
+
+
+def losses_of(model: Any, batch: Batch) -> Losses:
+    """Score a batch."""
     import torch
 
     hidden = model.roberta(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.places)).float()
-    return torch.nn.functional.cross_entropy(logits, batch.wanted), (logits.argmax(-1) == batch.wanted).sum()
+    told = model.summary(hidden[:, 0]).float()
+    entropy = torch.nn.functional.cross_entropy
+    return Losses(entropy(logits, batch.wanted), entropy(told, batch.pairs), (logits.argmax(-1) == batch.wanted).sum())
 
 
 def evaluate(model: Any, held_out: list[Batch]) -> dict[str, float]:
     """Score on held-out texts.
 
     Returns:
-        loss: mean cross entropy of a masked token (nats); right: share of masked tokens guessed right.
+        loss: mean cross entropy of a masked token (nats); right: share of masked tokens guessed right; summary: mean
+        cross entropy of the pairs of a text (nats).
     """
     import torch
 
-    loss, right, count = 0.0, 0, sum(len(batch.wanted) for batch in held_out)
+    loss, summary, right = 0.0, 0.0, 0
+    count, texts = sum(len(batch.wanted) for batch in held_out), sum(len(batch.ids) for batch in held_out)
     with torch.no_grad():
         for batch in held_out:
-            mean, hits = loss_of(model, batch)
-            loss += mean.item() * len(batch.wanted)
-            right += int(hits)
-    return {"loss": loss / count, "right": right / count}
+            found = losses_of(model, batch)
+            loss += found.masked.item() * len(batch.wanted)
+            summary += found.summary.item() * len(batch.ids)
+            right += int(found.right)
+    return {"loss": loss / count, "right": right / count, "summary": summary / texts}
 
 
 def rate_at(step: int, training: dict[str, Any]) -> float:
@@ -74,7 +93,8 @@ def train(model: Any, batches: Batches, key: str) -> float:
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = rate_at(step, training)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-                loss, _ = loss_of(model, batch)
+                found = losses_of(model, batch)
+                loss = found.masked + batches.recipe["summary"]["weight"] * found.summary
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
@@ -104,6 +124,7 @@ def write_product(model: Any, tokenizer: Any, recipe: dict[str, Any], scores: di
         "minutes": f"{minutes:.0f}",
         "loss": f"{scores['loss']:.2f}",
         "right": f"{scores['right']:.1%}",
+        "summary": f"{scores['summary']:.2f}",
     }
     write_card(RECIPE.parent / "card.md", new / "README.md", facts)
     runs.replace_folder(new, PRODUCT)
@@ -121,7 +142,7 @@ def make_encoder(
 
     torch.set_num_threads(threads)
     tokenizer = build_tokenizer(BASE, recipe["architecture"]["max_position_embeddings"] - 2)
-    model = build_model(recipe["architecture"], tokenizer, recipe["seed"])
+    model = build_model(recipe["architecture"], tokenizer, recipe["seed"], recipe["summary"]["buckets"])
     batches = Batches(recipe, Corpus(recipe, people, words, articles), tokenizer)
     seconds = train(model, batches, runs.digest([recipe, words, people, articles, sorted(tokenizer.get_vocab())]))
     model.to(torch.bfloat16).to(torch.float32)  # the scores are of the weights as they are saved

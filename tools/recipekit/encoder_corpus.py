@@ -10,6 +10,7 @@ from recipekit.invented_chat import Conversation, Speaker
 from recipekit.invented_personas import TEXTS, Persona
 
 ANYBODY = "XX"  # the name of every speaker here, as in the corpus once its masks are cleaned
+SPREAD = 7919  # a prime, so that pairs with a token in common fall into different buckets
 CHUNK = 8  # batches whose rows are drawn together, so that rows of like length share a batch
 
 
@@ -21,12 +22,14 @@ class Batch(NamedTuple):
         attention: 1 for tokens, 0 for padding (batch, length).
         places: Where a token is to be guessed (n,), counted through the flattened ids.
         wanted: The tokens that stood there (n,).
+        pairs: Shares of a row's pairs of neighbouring tokens that fall into each bucket (batch, buckets).
     """
 
     ids: Any
     attention: Any
     places: Any
     wanted: Any
+    pairs: Any
 
 
 class Corpus:
@@ -132,7 +135,16 @@ class Batches:
                 shown[place] = mask if chance < 0.8 else rng.randrange(4, vocab) if chance < 0.9 else row[place]
             ids.append(shown)
         tokens = torch.tensor(ids)
-        return Batch(tokens, (tokens != pad).long(), torch.tensor(places), torch.tensor(wanted))
+        pairs = torch.stack([self.pairs(row) for row in rows])
+        return Batch(tokens, (tokens != pad).long(), torch.tensor(places), torch.tensor(wanted), pairs)
+
+    def pairs(self, row: list[int]) -> Any:
+        """Count a row's pairs of neighbouring tokens by bucket, as shares of all, float of shape [buckets]."""
+        import torch
+
+        buckets, tokens = self.recipe["summary"]["buckets"], torch.tensor(row[1:-1])
+        places = (tokens[:-1] * len(self.tokenizer) + tokens[1:]) * SPREAD % buckets
+        return torch.bincount(places, minlength=buckets).float() / max(len(places), 1)
 
     def hidden(self, row: list[int], rng: random.Random) -> list[int]:
         """Choose places in spans, some of them up to the end of their line."""

@@ -46,8 +46,12 @@ def build_tokenizer(base: Path, max_length: int) -> Any:
     )
 
 
-def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int) -> Any:
-    """Build an `XLMRobertaForMaskedLM` (float32) that sees neighbours from the start (see `start_looking`)."""
+def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int, buckets: int) -> Any:
+    """Build an `XLMRobertaForMaskedLM` (float32) that sees neighbours from the start (see `start_looking`).
+
+    It has a second head, `summary`, from `<s>` to the buckets of pairs of tokens that the text may hold: classifiers
+    read a text off `<s>`, which masked language modelling alone leaves empty.
+    """
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
@@ -60,6 +64,7 @@ def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int) -> Any:
         **architecture,
     )
     model = XLMRobertaForMaskedLM(config)
+    model.summary = torch.nn.Linear(config.hidden_size, buckets)
     with torch.no_grad():
         start_looking(model)
     return model
