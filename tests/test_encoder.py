@@ -119,6 +119,17 @@ def test_masked_places_hold_what_is_wanted_and_no_special_token(batches):
     assert 0.15 < len(batch.places) / int(batch.attention.sum()) < 0.3
 
 
+def test_pairs_are_shares_of_the_whole_text_masked_or_not(batches, recipe):
+    texts = ["今日は友達と話した", "した話と達友は日今", "今日は友達と話した" * 2]
+    rows = batches.tokenizer(texts).input_ids
+    found = batches.masked(rows, random.Random(0)).pairs
+    assert found.shape == (3, recipe["summary"]["buckets"]) and found.sum(1) == pytest.approx(1)
+    assert torch.equal(found, torch.stack([batches.pairs(row) for row in rows]))
+    likeness = torch.nn.functional.cosine_similarity(found[:1], found[1:])
+    assert likeness[0] < 0.5 < 0.9 < likeness[1], "order counts, length does not"
+    assert batches.pairs(batches.tokenizer("あ").input_ids).sum() == 0
+
+
 def test_stopped_training_goes_on_bit_by_bit(recipe, corpus, tokenizer, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     training = recipe["training"] | {"steps": 12, "save_steps": 4, "batch_tokens": 300, "warmup": 2}
