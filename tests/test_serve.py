@@ -449,6 +449,13 @@ def test_threads_are_bounded(monkeypatch, task, folder):
     assert found == [2]
 
 
+def test_answers_leave_at_once():
+    with serve.listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_answers_what_is_under_way_and_keeps_nothing(folder, stop):

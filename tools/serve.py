@@ -50,12 +50,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+        listening = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
     except OSError as error:
         raise UserError(
             f"{host}:{port}: {error.strerror}; give another --port, or for --host an address of this machine such as "
             "127.0.0.1"
         ) from None
+    # accepted connections inherit it; asyncio sets it only where the protocol was named, and 40 ms an answer are lost
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def default_threads() -> int:
