@@ -29,7 +29,7 @@ from recipekit import ROOT, persona_chat
 from recipekit.console import main, show
 from recipekit.task import Task, load_task
 
-KINDS = {"one at a time": ["--batch-size", "1", "--wait-ms", "0"], "batches of 32": ["--batch-size", "32"]}
+KINDS = {"one at a time": ["--batch-size", "1", "--wait-ms", "0"], "batches": []}
 LAYERS, HIDDEN, LENGTH = 4, 128, 512  # of the random model
 
 

@@ -25,6 +25,7 @@ from recipekit.guard import LOCAL
 from recipekit.task import Task, load_task
 
 MOST_THREADS = 4  # more of them wait for each other at the batches of a service
+BATCHES = {"cuda": (32, 4.0), "cpu": (4, 0.0)}  # size and ms; CPUs gain little by more, and lose by waiting
 CONNECTIONS = 1024
 GRACE = 60  # seconds in which requests under way are answered at the end
 
@@ -73,8 +74,12 @@ def command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[list[str], typer.Option(help="Another name that the server is reached by; may be repeated.")] = [],  # noqa: B006
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are read together at most.")] = 32,
-    wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits for more texts.")] = 4,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts read together.  [default: GPU 32, CPU 4]")
+    ] = None,
+    wait_ms: Annotated[
+        float | None, typer.Option(min=0, help="A batch waits for more.  [default: GPU 4, CPU 0]")
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Texts that may wait; beyond that, 503.")] = 256,
     max_dialogues: Annotated[int, typer.Option(min=1, help="Dialogues of a batch request.")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch.  [default: the cores, up to 4]")] = None,
@@ -86,12 +91,15 @@ def command(
     listening = listen(host, port)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+    import torch
     import uvicorn
 
     from recipekit.serving import Limits, Service, Settings, make_app
 
     limits = Limits(dialogues=max_dialogues)
-    settings = Settings(host, name, batch_size, wait_ms / 1000, queue, threads or default_threads(), limits)
+    size, wait = BATCHES["cuda" if torch.cuda.is_available() else "cpu"]
+    size, wait = batch_size or size, wait if wait_ms is None else wait_ms
+    settings = Settings(host, name, size, wait / 1000, queue, threads or default_threads(), limits)
     app = make_app(Service(it, folder, settings))
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", server_header=False, limit_concurrency=CONNECTIONS,
