@@ -48,9 +48,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def train_all(folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+def train_all(folder: Path, task: str = "hawks", **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "train_all.sh"], cwd=folder, env=environment() | extra, capture_output=True, text=True, timeout=1500
+        ["bash", "train_all.sh", task],
+        cwd=folder,
+        env=environment() | extra,
+        capture_output=True,
+        text=True,
+        timeout=1500,
     )
 
 
@@ -214,3 +219,23 @@ def test_killed_in_every_step_it_ends_the_same(short):
     run = train_all(folder)
     assert run.returncode == 0, run.stderr[-3000:]
     assert predictions(folder) == undisturbed
+
+
+def test_bigfive_learns_from_its_sample_and_equal_seeds_give_equal_estimates(tmp_path):
+    def estimates(folder):
+        return (folder / "outputs/bigfive/predictions.jsonl").read_bytes()
+
+    folder = checkout(tmp_path / "one")
+    run = train_all(folder, "bigfive")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "better than constant: MAE of constant - ours" in run.stderr and "Traceback" not in run.stderr
+    found = json.loads((folder / "outputs/bigfive/evaluation/metrics.json").read_text(encoding="utf-8"))
+    assert found["rows"] == 280 and found["groups"] == 40 and found["invalid"] == 0
+    better = found["baselines"]["constant"]["difference"]["group"]["overall"]["mae"]
+    assert better["low"] > 0 and better["p"] < 0.05
+    tool(folder, "tools/evaluate.py", "bigfive", "--baseline", "recipes/bigfive/baseline.yml")
+    assert train_all(folder, "bigfive").stderr.count("up to date") >= 8
+
+    again = checkout(tmp_path / "two")
+    assert train_all(again, "bigfive").returncode == 0
+    assert estimates(again) == estimates(folder)
