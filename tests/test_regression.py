@@ -6,9 +6,10 @@ import torch
 from pydantic import ValidationError
 from transformers import EvalPrediction
 
+from recipekit.errors import UserError
 from recipekit.regression import HUBER, RegressionConfig
 from recipekit.regression_plugin import loss_of, metrics_of
-from recipekit.regressor import half_width
+from recipekit.regressor import FILE, half_width, read_facts
 
 HEADS = {"age": {"scale": [10, 110]}, "sex": {"classes": ["女", "男", "他"]}, "trait": {"scale": [1, 7]}}
 
@@ -111,3 +112,25 @@ def test_an_interval_holds_its_share_of_new_errors():
     held = [float((np.abs(rng.normal(size=200)) <= half_width(np.abs(rng.normal(size=40)))).mean()) for _ in range(300)]
     assert 0.79 < np.mean(held) < 0.84  # at least the promised share: the rank is rounded up
     assert half_width(np.array([3.0, 1.0])) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file, so this is no model of a regression task"),
+        ("{", "not whole: Invalid JSON"),
+        ('{"max_length": 8, "interval": {}}', "not whole, regression: Field required"),
+        (
+            '{"regression": {"heads": {"a": {}}}, "max_length": 8, "interval": {}}',
+            "not whole, regression.heads.a: Value",
+        ),
+        ('{"regression": {"heads": {"a": {"scale": [0, 1]}}}, "max_length": 0, "interval": {}}', "max_length: Input"),
+    ],
+)
+def test_what_a_model_says_of_its_heads_is_whole_or_refused(tmp_path, content, message):
+    (tmp_path / "config.json").write_text("{}")
+    if content is not None:
+        (tmp_path / FILE).write_text(content)
+    with pytest.raises(UserError, match="regression.json: ") as caught:
+        read_facts(tmp_path)
+    assert message in caught.value.problems[0] and caught.value.problems[0].endswith("with tools/merge.py")

@@ -96,7 +96,7 @@ def regression(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
             "group": task.group or "row",
             "disjoint": task.group and task.spec["data"].get("leaks", {}).get("group") == task.group,
             "sources": sources,
-            "interval": read_facts(model)["interval"] if has_heads else {},
+            "interval": read_facts(model).interval if has_heads else {},
             "coverage": COVERAGE,
             "unbeaten": _unbeaten(metrics),
             "shrinkage": {

@@ -4,13 +4,13 @@ regressor = Regressor.load(Path("outputs/bigfive/merged"))
 values = regressor.predict(["..."])  # [texts, targets]
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from recipekit import models
 from recipekit.errors import UserError
@@ -51,10 +51,9 @@ class Regressor:
         import torch
 
         facts = read_facts(folder)
-        spec = RegressionConfig.model_validate(facts["regression"])
         dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
         model = models.load_classifier(folder, dtype)
-        return cls(model, models.load_tokenizer(folder), spec, facts["max_length"], facts["interval"])
+        return cls(model, models.load_tokenizer(folder), facts.regression, facts.max_length, facts.interval)
 
     def outputs(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = 32,
@@ -100,7 +99,15 @@ class Regressor:
         return np.stack([values[name] for name in self.targets], axis=1)
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+class Facts(BaseModel):
+    """What regression.json says; attributes as of Regressor."""
+
+    regression: RegressionConfig
+    max_length: int = Field(gt=0)
+    interval: dict[str, float]
+
+
+def read_facts(folder: Path) -> Facts:
     """Read what stands beside a merged model about its heads.
 
     Raises:
@@ -109,11 +116,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     models.check_model(folder, "run: uv run tools/merge.py TASK --profile cpu or gpu")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return Facts.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         what = "no such file, so this is no model of a regression task"
-    except ValueError as error:
-        what = f"torn, {error}"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"not whole, {'.'.join(map(str, first['loc']))}: {first['msg']}".replace("whole, : ", "whole: ")
     raise UserError(f"{relative(path)}: {what}; merge the task's last phase again with tools/merge.py")
 
 
