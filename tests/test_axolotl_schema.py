@@ -8,7 +8,8 @@ from recipekit.resolve import resolve
 from recipekit.task import load_task
 
 NAMES = sorted(path.parent.name for path in (ROOT / "recipes").glob("*/task.yml"))
-TASKS = [name for name in NAMES if "phases" in load_task(name).spec]
+VARIANTS = [f"{name}:{variant}" for name in NAMES for variant in load_task(name).spec.get("variants", {})]
+TASKS = [name for name in NAMES if "phases" in load_task(name).spec] + VARIANTS
 
 
 class Prompter(BaseModel):
