@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from recipekit import ROOT, digits, segments
 from recipekit.task import load_task
