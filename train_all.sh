@@ -33,8 +33,8 @@ read -r PROFILE KIND DATA <<<"$plan"
 # Raw data -> segments: system, instruction, article untrained, answer trained.
 [[ $DATA != hub ]] || python tools/download.py "$TASK"
 case $DATA in
-  hub | raw) raw=data/raw/$TASK ;;
-  sample) raw=data/samples/$TASK ;;
+  hub | raw) raw=data/raw/${TASK%%:*} ;; # a variant has its task's data
+  sample) raw=data/samples/${TASK%%:*} ;;
   *) raw=$DATA ;;
 esac
 python tools/regenerate_segments.py "$TASK" --source "$raw"
