@@ -1,8 +1,11 @@
 import json
+import os
+import subprocess
 
 import pytest
 
 import plan
+from recipekit import ROOT
 from recipekit.errors import UserError
 from recipekit.task import load_task
 
@@ -59,3 +62,28 @@ def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
     with pytest.raises(UserError, match="'net': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER"):
         plan.choose_data(task, "cpu", "net")
     assert plan.choose_data(task, "gpu", "data/raw") == "data/raw"
+
+
+STUB = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in *plan.py*) echo "cpu regression $DATA_PLAN" ;; *phases*) echo one two ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "source"), [("sample", "data/samples/bigfive"), ("raw", "data/raw/bigfive"), ("my data", "my data")]
+)
+def test_train_all_runs_a_variant_on_its_tasks_data(tmp_path, data, source):
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "DATA_PLAN": data}
+    env["LOG_DIR"] = str(tmp_path / "logs")
+    subprocess.run(["bash", "train_all.sh", "bigfive:alone"], cwd=ROOT, env=env, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert f"tools/regenerate_segments.py bigfive:alone --source {source}" in calls
+    assert [call.split()[0].removeprefix("tools/").removesuffix(".py") for call in calls if "tools/" in call] == [
+        *("plan", "regenerate_segments", "leaks", "check", "train", "train", "merge", "baselines", "predict"),
+        *("evaluate", "model_card", "upload", "summary"),
+    ]
+    assert "tools/train.py bigfive:alone two --profile cpu" in calls
