@@ -17,11 +17,12 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
 from datasets import Dataset
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn import functional
 from transformers import DataCollatorWithPadding, EvalPrediction
 
 from recipekit.regression import HUBER, RegressionConfig
+from recipekit.runs import write_bytes
 from recipekit.segments import read_jsonl
 
 
@@ -185,7 +186,7 @@ def read_rows(paths: list[str], spec: RegressionConfig, tokenizer: Any, length: 
 def with_new_head(adapter: Path, model: Any, folder: Path) -> Path:
     """Copy an adapter, with a model's own head in place of the one that it was saved with.
 
-    PEFT would refuse a head of another size.
+    PEFT would refuse a head of another size. Every rank writes the same files, each whole or not at all.
 
     Args:
         adapter: Folder of the phase before.
@@ -198,7 +199,6 @@ def with_new_head(adapter: Path, model: Any, folder: Path) -> Path:
     for name in tensors:
         if "lora_" not in name:
             tensors[name] = own[name.removeprefix(prefix)].detach().float().contiguous().clone()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    write_bytes(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_bytes(folder / "adapter_config.json", (adapter / "adapter_config.json").read_bytes())
     return folder
