@@ -192,13 +192,13 @@ def command(
     """Predict JSON for every article of a task's test set."""
     log_to("predict")
     it = load_task(task)
+    if it.kind == "regression" and (server or adapter or not constrain):
+        raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     usual = not any((model, adapter, input, limit, skip_bad, server)) and constrain
     if output is None and not usual:
         raise UserError("--output is missing: with other than the usual model or articles, say where to write")
     if server and adapter:
         raise UserError("--adapter does not go with --server: the server has the model; serve the merged one")
-    if it.kind == "regression" and (server or adapter or not constrain):
-        raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     options = Options(
         model or (None if adapter else it.outputs / "merged"), adapter, input or it.test_path("input"),
         output or it.outputs / "predictions.jsonl", constrain, batch_size,
