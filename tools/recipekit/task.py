@@ -46,8 +46,18 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """What the answers are: "extraction" or "regression"."""
+        """What the answers are: "extraction", "regression" or "ranking"."""
         return self.spec["kind"]
+
+    @property
+    def estimates(self) -> bool:
+        """Tell whether the answers are numbers, which is so of regressions and rankings."""
+        return self.kind != "extraction"
+
+    @property
+    def is_paired(self) -> bool:
+        """Tell whether a row has two texts, body and pair, which is so of rankings."""
+        return self.kind == "ranking"
 
     @property
     def title(self) -> str:
@@ -76,9 +86,19 @@ class Task:
         return self.spec["regression"].get("group")
 
     @property
+    def slice(self) -> str | None:
+        """The key of a regression's rows whose values are scored apart, such as type."""
+        return self.spec["regression"].get("slice")
+
+    @property
+    def row_keys(self) -> list[str]:
+        """The keys of a regression's rows beside its texts and labels."""
+        return ["id", *filter(None, (self.group, self.slice))]
+
+    @property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of an answer."""
-        if self.kind != "regression":
+        if not self.estimates:
             return self.spec["output_schema"]
         scales = {name: target["scale"] for name, target in self.targets.items()}
         numbers = {name: {"type": "number", "minimum": low, "maximum": high} for name, (low, high) in scales.items()}
@@ -172,7 +192,7 @@ class Task:
     @property
     def answers_are_text(self) -> bool:
         """Tell whether an answer is plain text; JSON otherwise."""
-        return self.kind == "regression" or self.output_schema.get("type") == "string"
+        return self.estimates or self.output_schema.get("type") == "string"
 
     def clean(self, body: str) -> str:
         """Strip a feed's metadata from an article, and make special tokens that it quotes plain text."""
@@ -195,7 +215,7 @@ class Task:
 
     def answer(self, label: Any) -> str:
         """Write a label the way the model is to write it, ending in eos; a regression's has names and values."""
-        if self.kind == "regression":
+        if self.estimates:
             titles = {name: target.get("title", name) for name, target in self.targets.items()}
             label = " ".join(f"{titles.get(name, name)}{value}" for name, value in label.items())
         text = label if self.answers_are_text else _write_json(label)
