@@ -28,15 +28,21 @@ mkdir -p "$LOG_DIR"
 
 # What will be done, on which profile and data, and how long it takes.
 plan=$(python tools/plan.py "$TASK" --profile "${PROFILE:-auto}" --data "${SOURCE:-${DATA:-auto}}")
-read -r PROFILE KIND DATA <<<"$plan"
+read -r PROFILE KIND CAPTIONS DATA <<<"$plan"
 
-# Raw data -> segments: system, instruction, article untrained, answer trained.
+# Pictures -> words, where a task has some; the captions that lie beside the data are not made again.
 [[ $DATA != hub ]] || python tools/download.py "$TASK"
 case $DATA in
   hub | raw) raw=data/raw/${TASK%%:*} ;; # a variant has its task's data
   sample) raw=data/samples/${TASK%%:*} ;;
   *) raw=$DATA ;;
 esac
+if [[ $CAPTIONS == yes ]]; then
+  python tools/caption.py "$TASK" --source "$raw"
+  raw=data/captioned/${TASK%%:*}
+fi
+
+# Raw data -> segments: system, instruction, article untrained, answer trained.
 python tools/regenerate_segments.py "$TASK" --source "$raw"
 
 # What training shares with the test set would be scored as learned.
@@ -53,8 +59,8 @@ done
 # Adapter + base -> outputs/TASK/merged, proven equal on a prompt.
 python tools/merge.py "$TASK" --profile "$PROFILE"
 
-# What a model has to beat where numbers are estimated: the constant mean, and a ridge on TF-IDF.
-[[ $KIND != regression ]] || python tools/baselines.py "$TASK"
+# What a model has to beat where numbers are estimated: the constant mean, a ridge on TF-IDF ...
+[[ $KIND == extraction ]] || python tools/baselines.py "$TASK"
 
 # The merged model on the test set, then its answers against the gold CSV.
 python tools/predict.py "$TASK"

@@ -62,7 +62,7 @@ def recipe_checks(task: Task, written: list[Config], resolved: list[Config], ver
     ]
     whole = [phases for phases in (written, resolved) if len(phases) == len(task.phases)]
     chained = [problem for phases in whole for problem in traps.chain_problems(phases, task.root)]
-    if task.kind == "regression":
+    if task.estimates:
         chained += [problem for phases in whole for problem in traps.head_problems(phases, task.targets)]
     return [*checks, Check("chain", " -> ".join(task.phases), chained)]
 
@@ -180,7 +180,7 @@ def base_checks(task: Task, configs: list[Config]) -> list[Check]:
 def test_set(task: Task) -> Check:
     """Check gold file and articles, which are read only after hours of training."""
     try:
-        if task.kind == "regression":
+        if task.estimates:
             rows, groups = regressioncheck.check_test_set(task)
             return Check("test set", f"{rows:,} texts" + (f" of {groups:,} {task.group}s" if task.group else ""))
         gold = check_test_set(task)

@@ -64,7 +64,7 @@ def raw_paths(task: Task, source: Path) -> list[Path]:
     Raises:
         UserError: Some are missing.
     """
-    if task.kind == "regression":
+    if task.estimates:
         return made_paths(task, source)
     found, problems = rawfiles.files(task, source)
     paths = [file.path for file in found]
@@ -100,7 +100,7 @@ def examine(task: Task, source: Path, threshold: float, drop: bool) -> dict[str,
         UserError: Raw files are missing or broken, or something cannot be written.
     """
     folder = task.outputs / "leaks"
-    if drop and task.kind == "regression":
+    if drop and task.estimates:
         raise UserError(f"--drop: rows of a regression are made anew from whole files; {REMEDY}")
     if drop and source.is_relative_to(folder.resolve()):
         raise UserError(f"--source {relative(source)}: what leaks is dropped from there already; name the raw folder")
@@ -195,7 +195,7 @@ def leaks(
 ) -> None:
     """Look for what the splits of a task share; exit 1 where it is in the test set."""
     recipe = load_task(task)
-    folder = source.resolve() if source else recipe.raw_dir
+    folder = source.resolve() if source else recipe.source_dir
     log_to("leaks")
     least = threshold or recipe.spec["data"].get("leaks", {}).get("threshold", THRESHOLD)
     step = make_step(recipe, folder, least, drop)
@@ -205,7 +205,7 @@ def leaks(
     else:
         report, state = examine(recipe, folder, least, drop), "written to"
         step.record(leaks=report["leaks"])
-    tell(report, path.parent, allow_leaks, state, recipe.kind == "extraction")
+    tell(report, path.parent, allow_leaks, state, not recipe.estimates)
     if report["leaks"] and not allow_leaks:
         raise typer.Exit(1)
 

@@ -242,7 +242,7 @@ def command(
     """Write a task's bundled sample data anew from data/samples/TASK/source."""
     folder = ROOT / "data" / "samples" / task
     loaded = load_task(task)
-    if loaded.kind == "regression":
+    if loaded.estimates:
         written = invented_people.make(folder / "source", output or folder)
     else:
         written = make(folder / "source", output or folder, loaded.spec["gold"])

@@ -94,11 +94,11 @@ class Proof:
     """What a merge is proven on, and how its models are loaded.
 
     Attributes:
-        rows: Token ids: a prompt with its answer, or several texts of a regression.
+        rows: What the model reads, name -> numbers: a prompt with its answer, or several texts of a regression.
         spec: The heads of a regression; None of a language model.
     """
 
-    rows: list[list[int]]
+    rows: list[dict[str, list[int]]]
     spec: RegressionConfig | None
 
     @classmethod
@@ -106,13 +106,13 @@ class Proof:
         """Take the first validation rows, or training rows where there is no validation set."""
         rows = read_jsonl(data_files(task, config)[-1])
         if "regression" not in config:
-            return cls([encode_row(tokenizer, next(rows)[1])[0]], None)
+            return cls([{"input_ids": encode_row(tokenizer, next(rows)[1])[0]}], None)
         first = [row for _, row in islice(rows, PROVEN_ROWS)]
         tokens = [
-            tokenizer(row["body"], row.get("pair"), truncation=True, max_length=config["sequence_len"]).input_ids
+            dict(tokenizer(row["body"], row.get("pair"), truncation=True, max_length=config["sequence_len"]))
             for row in first
         ]
-        return cls(tokens, RegressionConfig.model_validate(config["regression"]))
+        return cls(tokens, fitted_heads(task, config))
 
     def load(self, source: str | Path) -> Any:
         """Load a model in float32."""
@@ -128,8 +128,17 @@ class Proof:
 
         keep = {"logits_to_keep": PROVEN_TOKENS} if self.spec is None else {}
         with torch.inference_mode():
-            found = [model(torch.tensor([ids], device=model.device), **keep).logits for ids in self.rows]
+            found = [
+                model(**{name: torch.tensor([ids], device=model.device) for name, ids in row.items()}, **keep).logits
+                for row in self.rows
+            ]
         return torch.cat([one.reshape(-1, one.shape[-1]).float().cpu() for one in found])
+
+
+def fitted_heads(task: Task, config: dict[str, Any]) -> RegressionConfig:
+    """Read the heads of a phase, and what training took from its rows."""
+    rows = (row for entry in config["datasets"] for _, row in read_jsonl(task.root / entry["path"]))
+    return RegressionConfig.model_validate(config["regression"]).fitted([row["labels"] for row in rows])
 
 
 def prove(base: Any, tuned: Any, merged: Any, dtype: str) -> dict[str, float]:
@@ -244,7 +253,7 @@ def merge_task(task: Task, profile: str) -> None:
         "merge.py": Path(__file__),
         "models.py": Path(models.__file__),
         "regressor.py": Path(regressor.__file__),
-        "validation": data_files(task, config)[-1] if "regression" in config else None,
+        **({relative(path): path for path in data_files(task, config)} if "regression" in config else {}),
     }
     step = Step(task.outputs, "merge", inputs, [merged])
     if step.done():

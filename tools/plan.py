@@ -61,13 +61,15 @@ def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
     raw = {"hub": "HF Hub", "raw": f"data/raw/{task.spec['name']}", "sample": relative(task.sample_dir)}.get(data, data)
     training = {phase: f"LoRA, {relative(task.dir / phase)}.yml" for phase in phases}
+    images = {"caption": f"{raw} -> {relative(task.captioned_dir)}, pictures in words"}
     return {
-        "regenerate": f"{raw} -> data/train, data/test",
+        **(images if "captions" in task.spec["data"] else {}),
+        "regenerate": f"{relative(task.captioned_dir) if 'captions' in task.spec['data'] else raw} -> data/train, data/test",
         "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,
         "merge": f"adapter of {phases[-1]} + base -> outputs/{task.slug}/merged",
-        **({"baselines": "constant mean, and ridge on TF-IDF"} if task.kind == "regression" else {}),
+        **({"baselines": "constant mean, ridge on TF-IDF ..."} if task.estimates else {}),
         "predict": "merged model on the test set",
         "evaluate": "predictions against the gold CSV",
         "card": f"outputs/{task.slug}/README.md",
@@ -100,7 +102,7 @@ def plan(
     profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
     data: Annotated[str, typer.Option(help="auto, hub, raw, sample or a folder")] = "auto",
 ) -> None:
-    """Show the plan of a task's pipeline; print profile, kind and data on standard output."""
+    """Show the plan of a task's pipeline; print profile, kind, whether there are pictures, and data."""
     recipe = load_task(task)
     phases = recipe.phases
     chosen, reason = choose_profile(profile)
@@ -112,7 +114,7 @@ def plan(
     for name, what in steps(recipe, phases, source).items():
         table.add_row(name, what, times(recipe, chosen, name))
     show(table)
-    typer.echo(f"{chosen} {recipe.kind} {source}")
+    typer.echo(f"{chosen} {recipe.kind} {'yes' if 'captions' in recipe.spec['data'] else 'no'} {source}")
 
 
 if __name__ == "__main__":

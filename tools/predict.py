@@ -74,7 +74,7 @@ class Options:
 
 def load(task: Task, options: Options) -> Predictor | HeadEstimator | DigitEstimator:
     """Make ready what predicts."""
-    if task.kind == "regression":
+    if task.estimates:
         assert options.model is not None
         return estimator.load(task, options.model, options.batch_size)
     if options.server:
@@ -116,7 +116,7 @@ def inputs(task: Task, options: Options, articles: list[Article]) -> dict[str, A
         "model": options.model,
         "output_schema": orjson.dumps(task.output_schema).decode(),  # the order of its keys counts
         "predict": task.spec.get("predict"),
-        "input": [[article.id, article.body] for article in articles],
+        "input": [[article.id, article.body, article.pair] for article in articles],
         "constrain": options.constrain,
         "server": [options.server, options.served_model, options.prompt_as],
     }
@@ -158,13 +158,13 @@ def predict(task: Task, options: Options, articles: list[Article], run: str) -> 
     return ordered
 
 
-def articles_of(options: Options, skip_bad: bool) -> list[Article]:
+def articles_of(task: Task, options: Options, skip_bad: bool) -> list[Article]:
     """Read the articles; what is bad among them is shown and left out, or stops it all.
 
     Raises:
         UserError: There are bad ones, which are not to be skipped, or no good ones.
     """
-    articles, problems = read_articles(options.input)
+    articles, problems = read_articles(options.input, task.text_keys)
     if problems and not (skip_bad and articles):
         raise UserError([*problems, "nothing was started; mend these, or leave them out with --skip-bad"])
     for problem in problems:
@@ -192,7 +192,7 @@ def command(
     """Predict JSON for every article of a task's test set."""
     log_to("predict")
     it = load_task(task)
-    if it.kind == "regression" and (server or adapter or not constrain):
+    if it.estimates and (server or adapter or not constrain):
         raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     usual = not any((model, adapter, input, limit, skip_bad, server)) and constrain
     if output is None and not usual:
@@ -205,14 +205,14 @@ def command(
         server, served_model, prompt_as, concurrency,
     )  # fmt: skip
     predictor.check(it, options.model, adapter)
-    articles = articles_of(options, skip_bad)
+    articles = articles_of(it, options, skip_bad)
     step = Step(it.outputs, "predict", inputs(it, options, articles), [options.output])
     if usual and step.done():
         show("predict: up to date")
         return
     rows = predict(it, options, articles[:limit], runs.digest(step.input_digests))
     good = sum(row["valid"] for row in rows)
-    what = "estimated" if it.kind == "regression" else "with valid JSON"
+    what = "estimated" if it.estimates else "with valid JSON"
     show(f"predict: {len(rows)} articles, {good} {what} -> {relative(options.output)}")
     if usual:
         step.record(articles=len(rows), valid=good)

@@ -28,17 +28,17 @@ from recipekit.runs import Step, code_digest, relative
 from recipekit.task import Task, load_task
 
 
-def count_articles(path: Path) -> int:
-    """Count the rows of a test set, each of which has a unique id and a body."""
+def count_articles(path: Path, texts: list[str]) -> int:
+    """Count the rows of a test set, each of which has a unique id and texts under these keys."""
     keys = array("Q")
     problems = []
-    for place, found in inputs.scan(path):
+    for place, found in inputs.scan(path, texts):
         if isinstance(found, inputs.Problem):
             problems.append(f"{place}: {found.text}")
         else:
             keys.append(raw.key(found["id"]))
     if raw.repeated(keys):
-        problems = inputs.read_articles(path)[1]
+        problems = inputs.read_articles(path, texts)[1]
     if problems:
         raise UserError(problems)
     return len(keys)
@@ -63,7 +63,7 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
                 counts |= prepared.rows
                 lengths |= prepared.lengths
                 notes += [f"{relative(file.path)}: {note}" for note in prepared.notes]
-                if task.kind == "regression":
+                if task.estimates:
                     notes += regression_rows.write_manifests(task, file, prepared, folder)
                     groups |= prepared.groups
             except UserError as error:
@@ -75,14 +75,14 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
         try:
             for which in ("input", "gold"):
                 shutil.copyfile(rawfiles.find(task, source, test[which]), folder / test[which])
-            counts[test["input"]] = count_articles(rawfiles.find(task, source, test["input"]))
-            if task.kind == "regression" and Path(test["input"]).suffix == ".jsonl":
+            counts[test["input"]] = count_articles(rawfiles.find(task, source, test["input"]), task.text_keys)
+            if task.estimates and Path(test["input"]).suffix == ".jsonl":
                 regression_rows.clean_articles(task, folder / test["input"])
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(problems)
-    if task.kind == "regression":
+    if task.estimates:
         notes += regression_rows.write_split(task, groups, folder)
     for name, spec in task.spec["data"]["train"].items():
         if "base" in spec:
@@ -93,7 +93,7 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
 def products(task: Task) -> list[Path]:
     """Every file the step makes."""
     test = [task.test_path("input"), task.test_path("gold")]
-    if task.kind == "regression":
+    if task.estimates:
         return [*regression_rows.products(task), *test]
     names = task.spec["data"]["train"]
     manifests = [task.segments_path(n).with_suffix(".manifest.json") for n in names if n not in task.raw_sets]
@@ -108,7 +108,7 @@ def step_inputs(task: Task, source: Path) -> dict[str, Any]:
         **task.prompt_sources(),
         "code": code_digest(),
     }
-    if task.kind == "regression":
+    if task.estimates:
         # Its folders may be links, which the digest of the one around them does not follow.
         paths = [file.path for file in rawfiles.files(task, source)[0]] + regression_rows.occupations(task)
         if not rawfiles.has_test(task.spec["data"]):
@@ -141,12 +141,12 @@ def workplace(task: Task, folder: Path) -> Iterator[Path]:
 def regenerate(
     task: str,
     source: Annotated[
-        Path | None, typer.Option(help="raw folder; default data/raw/TASK, else data/samples/TASK")
+        Path | None, typer.Option(help="default data/raw/TASK, else data/samples/TASK; of images data/captioned/TASK")
     ] = None,
 ) -> None:
     """Write data/train/* and data/test/* of a task from its raw data."""
     recipe = load_task(task)
-    folder = source.resolve() if source else recipe.raw_dir
+    folder = source.resolve() if source else recipe.source_dir
     log_to("regenerate")
     step = Step(recipe.outputs, "regenerate", step_inputs(recipe, folder), products(recipe))
     if step.done():

@@ -105,15 +105,15 @@ class Corpus:
             return [name for find in self._finders for name in find(row["label"])]
 
         task, data = self.task, self.task.spec["data"]
-        found = rawfiles.files(task, self.source)[0] if task.kind == "extraction" else []
+        found = rawfiles.files(task, self.source)[0] if not task.estimates else []
         for name in [*task.raw_sets, rawfiles.TEST]:
             split = "test" if name == rawfiles.TEST else data["train"][name].get("role", "train")
-            if task.kind == "regression":  # as regenerate made them, which reads dialogues and masks texts
+            if task.estimates:  # as regenerate made them, which reads dialogues and masks texts
                 path = task.test_path("input") if name == rawfiles.TEST else task.rows_path(name)
                 yield name, split, path, read_jsonl(path), lambda _: []
             elif file := next((file for file in found if name in file.shares), None):
                 yield name, split, file.path, rawfiles.read(task, self.source, name), named
-        if task.kind == "regression" or any(rawfiles.TEST in file.shares for file in found):
+        if task.estimates or any(rawfiles.TEST in file.shares for file in found):
             return
         try:
             articles, self.gold_path = (rawfiles.find(task, self.source, data["test"][w]) for w in ("input", "gold"))
@@ -124,7 +124,8 @@ class Corpus:
             yield rawfiles.TEST, "test", articles, _articles(articles), lambda row: names.get(row["id"], [])
 
     def _add(self, path: Path, line: int, row: Row, names: Callable[[Row], list[str]]) -> Iterator[str]:
-        text = self.task.clean(row["body"]) if isinstance(row["body"], str) else ""
+        texts = [self.task.clean(row[key]) if isinstance(row[key], str) else "" for key in self.task.text_keys]
+        text = "\n".join(texts) if all(texts) else ""
         if not text:
             return  # validate.py names it
         number = len(self)
@@ -132,13 +133,13 @@ class Corpus:
         persons = names(row)
         group = row.get(self.group) if self.group else None
         groups = group if isinstance(group, list) else [group] if group not in (None, "") else []
-        if self.group and not groups and self.task.kind == "extraction":  # regenerate told of a regression's
+        if self.group and not groups and not self.task.estimates:  # regenerate told of a regression's
             yield f"{relative(path)}:{line}: key '{self.group}': not there, and data.leaks.group names it; add it"
         values = {
             "exact": [text],
             "normalised": [normal],
             "person": [name for person in persons if len(name := person_name(person).key) > 1],
-            "group": [str(value) for value in groups],
+            "group": [*map(str, groups), *(texts[:1] if self.task.is_paired else [])],  # an odai under two ids is one
             "id": [str(row["id"])] if row.get("id") is not None else [],
         }
         for kind, own in values.items():
@@ -227,7 +228,7 @@ def name_finders(task: Task) -> list[Callable[[Any], list[str]]]:
 
     Filters in paths are passed over: somebody who is named, but is no offender, is known to the model as well.
     """
-    if task.kind == "regression":
+    if task.estimates:
         return []
     entities = task.spec["gold"].get("entities", {})
     columns = [spec for spec in task.gold_columns.values() if spec["compare"] == "person_name"]

@@ -1,4 +1,4 @@
-"""Raw rows of other shapes -> {"id", "body", "label"}, as data.rows of task.yml says."""
+"""Raw rows of other shapes -> {"id", "body", "label"}, and "pair" of rankings, as data.rows of task.yml says."""
 
 import re
 import unicodedata
@@ -30,15 +30,16 @@ class Converter:
     def __init__(self, task: Task, spec: Mapping[str, Any]) -> None:
         self.task = task
         self.schema = task.output_schema
-        self.separator = task.spec["gold"]["separator"] if task.kind == "extraction" else "|"
+        self.separator = task.spec["gold"]["separator"] if not task.estimates else "|"
         self.as_is = not spec
-        self.numbers = task.kind == "regression"
+        self.numbers = task.estimates
         self.as_text = task.answers_are_text and not self.numbers
         self.messages = spec.get("format") == "messages"
         given = {**(ALPACA if spec.get("format") == "alpaca" else {}), **spec}
         self.id = given.get("id", "id")
         self.label = given.get("label", "label")
-        self.body = _body(given.get("body", "body"), "body" in given)
+        self.body = _text(given, "body")
+        self.pair = _text(given, "pair") if task.is_paired else None
 
     def __call__(self, row: Row) -> Row:
         """Convert a row.
@@ -57,8 +58,10 @@ class Converter:
         if self.messages:
             row = _exchange(row)
         name = row.get(self.id)
-        body, label = self.body(row), self._label(self.label, row, self.schema)
-        return {**row, "id": None if name in (None, "") else str(name), "body": body, "label": label}
+        made = {"id": None if name in (None, "") else str(name), "body": self.body(row)}
+        if self.pair:
+            made["pair"] = self.pair(row)
+        return {**row, **made, "label": self._label(self.label, row, self.schema)}
 
     def names(self) -> list[str]:
         """Name the keys that the label is made of."""
@@ -148,13 +151,14 @@ def _orderer(schema: Any) -> Callable[[Any], Any] | None:
     return order
 
 
-def _body(spec: str, given: bool) -> Callable[[Row], Any]:
-    """Read the body off a key, or render it where the spec is a template."""
+def _text(given: Mapping[str, Any], key: str) -> Callable[[Row], Any]:
+    """Read a text, "body" or "pair", off the key that data.rows names, or render it where that is a template."""
+    spec = given.get(key, key)
     if "{{" not in spec and "{%" not in spec:
 
         def lookup(row: Row) -> Any:
-            if given and spec not in row:
-                raise UserError(f"key '{spec}': not there, and task.yml takes the body from it; add it")
+            if key in given and spec not in row:
+                raise UserError(f"key '{spec}': not there, and task.yml takes the {key} from it; add it")
             return row.get(spec)
 
         return lookup
@@ -164,7 +168,7 @@ def _body(spec: str, given: bool) -> Callable[[Row], Any]:
         try:
             return template.render(row)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise UserError(f"data.rows.body in task.yml: {error}; the keys here are {', '.join(row)}") from None
+            raise UserError(f"data.rows.{key} in task.yml: {error}; the keys here are {', '.join(row)}") from None
 
     return render
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import orjson
 from recipekit.errors import UserError
 from recipekit.runs import relative
 
-KEYS = ("id", "body")
 LONGEST = 2**31 - 1  # characters of a CSV cell; the library's own limit is 131,072
 
 
@@ -25,11 +24,13 @@ class Article:
         id: Its name in the predictions.
         body: Its text, as the feed gave it.
         place: Where it stands, file:line, for messages about it.
+        pair: The second text, of rankings.
     """
 
     id: str
     body: str
     place: str = ""
+    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class Problem:
     text: str
 
 
-def read_articles(path: Path) -> tuple[list[Article], list[str]]:
+def read_articles(path: Path, texts: Sequence[str] = ("body",)) -> tuple[list[Article], list[str]]:
     """Read what is to be predicted, as `scan` does; an id that stood before is a problem too.
+
+    Args:
+        path: File or folder.
+        texts: Keys of an article's texts: "body", and "pair" of rankings.
 
     Returns:
         The good articles in order, and the problems of the others, one line each.
@@ -51,21 +56,25 @@ def read_articles(path: Path) -> tuple[list[Article], list[str]]:
     articles: list[Article] = []
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for place, found in scan(path):
+    for place, found in scan(path, texts):
         if isinstance(found, Problem):
             problems.append(f"{place}: {found.text}")
         elif seen.setdefault(found["id"], place) != place:
             what = f"id '{found['id']}' stands at {seen[found['id']]} already"
             problems.append(f"{place}: {what}; ids are unique, so keep one of them")
         else:
-            articles.append(Article(found["id"], found["body"], place))
+            articles.append(Article(found["id"], found["body"], place, found["pair"] if "pair" in texts else None))
     return articles, problems
 
 
-def scan(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+def scan(path: Path, texts: Sequence[str] = ("body",)) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
     """Read articles one by one: by its ending a .csv file, else JSONL, or a folder's .txt files by name.
 
     JSONL lines have the keys, CSV files the columns id and body; a text file's id is its name without .txt.
+
+    Args:
+        path: File or folder.
+        texts: Keys that have to hold a text, beside the id.
 
     Yields:
         Place, file:line, with the row (id, body and whatever else it has) or something that is wrong with it.
@@ -74,30 +83,31 @@ def scan(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
         UserError: There is no such file or folder, it cannot be read, nothing is in it, or a CSV file lacks a column.
     """
     empty = True
+    keys = ("id", *texts)
     try:
-        for place, found in _rows(path):
+        for place, found in _rows(path, keys):
             empty = False
-            wrong = [] if isinstance(found, Problem) else list(_wrong(found))
+            wrong = [] if isinstance(found, Problem) else list(_wrong(found, keys))
             yield from ((place, problem) for problem in wrong)
             if not wrong:
                 yield place, found
     except OSError as error:
         raise UserError(f"{relative(path)}: cannot be read ({error.strerror}); see to its rights") from None
     if empty:
-        expected = "files that end in .txt" if path.is_dir() else "articles, with id and body"
+        expected = "files that end in .txt" if path.is_dir() else f"articles, with {' and '.join(keys)}"
         raise UserError(f"{relative(path)}: nothing in it; expected {expected}")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+def _rows(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
         raise UserError(f"{relative(path)}: no such file or folder; check the name, or make it with the step before")
-    return _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
+    return _csv(path, keys) if path.suffix.lower() == ".csv" else _jsonl(path)
 
 
-def _wrong(row: dict[str, Any]) -> Iterator[Problem]:
-    for key in KEYS:
+def _wrong(row: dict[str, Any], keys: Sequence[str]) -> Iterator[Problem]:
+    for key in keys:
         value = row.get(key)
         if not isinstance(value, str) or not value.strip():
             yield Problem(f"'{key}': expected text, found {str(value)[:40]!r}; add it, or remove the row")
@@ -116,7 +126,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
             yield place, row if isinstance(row, dict) else Problem(expected)
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
+def _csv(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
     content = path.read_bytes()
     if _not_utf8(content):  # where one line is in another encoding, so are the others
         lines = content.splitlines()
@@ -125,7 +135,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Problem]]:
     csv.field_size_limit(LONGEST)
     reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
     columns = reader.fieldnames or []
-    missing = [key for key in KEYS if key not in columns]
+    missing = [key for key in keys if key not in columns]
     if columns and missing:
         found = ", ".join(columns)
         raise UserError(f"{relative(path)}:1: no column {' and '.join(missing)}; the columns are {found}; rename them")

@@ -52,7 +52,7 @@ def copied_properties(task: Task) -> set[str]:
     way than articles, and for properties that the schema gives a choice of values. `verbatim` of a column in task.yml
     says otherwise.
     """
-    if task.kind == "regression":
+    if task.estimates:
         return set()
     columns = task.gold_columns.values()
     paths = [spec["path"] for spec in columns if spec.get("verbatim", spec["compare"] != "law")]

@@ -183,7 +183,7 @@ class SegmentsMaker(Maker):
     def add(self, parts: dict[str, list[bytes]], made: Made, row: Row, text: str, part: str) -> None:
         """Add a row's segments, or its article and gold rows."""
         label = self.order(row["label"])
-        name = row["id"] if row["id"] is not None or part != TEST else made_up(self.task, self.file, row, text)
+        name = row["id"] if row["id"] is not None or part != TEST else made_up(self.task, self.file, row)
         if name is not None:
             made.ids.append(raw.key(str(name)))
         if part == TEST and self.gold:
@@ -207,7 +207,9 @@ def converter(task: Task, file: RawFile) -> Converter | PersonaConverter:
     return Converter(task, file.spec)
 
 
-def made_up(task: Task, file: RawFile, row: Row, text: str) -> str:
+def made_up(task: Task, file: RawFile, row: Row) -> str:
     """Make an id of a row that has none; two speakers may well have said the same."""
-    own = f"{row.get(task.group)}\0{text}" if task.kind == "regression" and task.group else text
+    own = "\0".join(task.clean(row[key] or "") for key in task.text_keys)
+    if task.estimates and task.group:
+        own = f"{row.get(task.group)}\0{own}"
     return f"{file.path.stem}-{raw.key(own):016x}"

@@ -114,7 +114,7 @@ KINDS = {"extraction": extraction, "regression": regression}
 
 
 def _snippet(name: str, task: Task, repo: str) -> str:
-    prompt = {} if task.kind == "regression" else {"segments": task.prompt("{body}")}
+    prompt = {} if task.estimates else {"segments": task.prompt("{body}")}
     strip = task.spec["prompt"].get("strip", []) if prompt else []
     tokens = task.spec.get("predict", {}).get("max_new_tokens", 512)
     return environment().get_template(name).render(repo=repo, strip=strip, max_new_tokens=tokens, **prompt).strip()

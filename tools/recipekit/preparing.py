@@ -51,9 +51,9 @@ def prepare(task: Task, file: RawFile, folder: Path, advance: Callable[..., None
     if count > len(found):
         found.append(f"{place}: and {count - len(found)} more")
     if not found:
-        few = "give it a larger share, or the file more rows"
+        few = "give it a larger share in data.split, or the file more rows"
         empty = [part for part in file.shares if not prepared.rows[part]]
-        found = [f"{place}: the part {part} of data.split got no rows; {few}" for part in empty]
+        found = [f"{place}: the part {part} got no rows; {few}" for part in empty]
     if found:
         raise UserError(found)
     return prepared
@@ -124,7 +124,7 @@ def _maker(name: str, root: Path, file: RawFile, output: Output) -> Callable[[tu
 
 
 def _maker_of(task: Task, file: RawFile, output: Output) -> Maker:
-    return (RegressionMaker if task.kind == "regression" else SegmentsMaker)(task, file, output)
+    return (RegressionMaker if task.estimates else SegmentsMaker)(task, file, output)
 
 
 def _made(task: Task, file: RawFile, chunks: Iterator[Chunk], output: Output) -> Iterator[Made]:
@@ -136,7 +136,7 @@ def _made(task: Task, file: RawFile, chunks: Iterator[Chunk], output: Output) ->
 
 def _heads(task: Task, file: RawFile) -> dict[str, bytes]:
     """Name the files that a raw file's rows go to, each with what it opens with."""
-    if task.kind == "regression":
+    if task.estimates:
         return regression_rows.heads(task, file)
     heads = {f"{part}_segments.jsonl": b"" for part in file.shares if part != TEST}
     if TEST in file.shares:
@@ -158,7 +158,7 @@ def _repeated(task: Task, file: RawFile, twice: set[int]) -> Iterator[tuple[Path
                 continue
             row = raw.convert(task, convert, found)
             own = row["id"] is not None
-            name = str(row["id"]) if own else made_up(task, file, row, task.clean(row["body"] or ""))
+            name = str(row["id"]) if own else made_up(task, file, row)
             place = f"line {line + at}" if path == file.path else f"{relative(path)}:{line + at}"
             if raw.key(name) in twice and seen.setdefault(name, place) != place:
                 what = f"id '{name}'" if own else "the article, without an id of its own,"

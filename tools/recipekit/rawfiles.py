@@ -113,8 +113,8 @@ def splits(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def has_test(data: dict[str, Any]) -> bool:
-    """Tell whether the test set is a part of a file that is split."""
-    return any(TEST in split["shares"] for split in splits(data))
+    """Tell whether the test set is made of labelled rows: of a file of its own, or of a part of one that is split."""
+    return "file" in data["test"] or any(TEST in split["shares"] for split in splits(data))
 
 
 def files(task: Task, source: Path) -> tuple[list[RawFile], list[str]]:
@@ -127,6 +127,8 @@ def files(task: Task, source: Path) -> tuple[list[RawFile], list[str]]:
     for name, own in data["train"].items():
         if "base" not in own and name not in drawn:
             wanted.append((own.get("file", name), {name: 1.0}, own.get("rows", {}), None, 0))
+    if "file" in (own := data["test"]):
+        wanted.append((own["file"], {TEST: 1.0}, own.get("rows", {}), None, 0))
     found, problems = [], []
     for file, shares, own_rows, by, seed in wanted:
         rows = {**data.get("rows", {}), **own_rows}

@@ -4,6 +4,7 @@ regression:
   heads:
     age: {scale: [0, 110]}        # a number, from least to greatest
     sex: {classes: [女, 男]}       # one of several
+  ranking: {by: odai_id, loss: listwise}  # where the order of the rows of one group counts
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ class Head(BaseModel):
         scale: Least and greatest value of a number.
         classes: Names of the classes, of which one is right.
         weight: Of the head's loss in the sum.
+        offset: What scaling by shift takes away; unset, the least training label.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,6 +34,7 @@ class Head(BaseModel):
     scale: tuple[float, float] | None = None
     classes: list[str] | None = Field(default=None, min_length=2)
     weight: float = Field(default=1.0, gt=0)
+    offset: float | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Head":
@@ -49,6 +52,24 @@ class Head(BaseModel):
         return len(self.classes) if self.classes else 1
 
 
+class RankingConfig(BaseModel):
+    """What the order of rows counts for.
+
+    Attributes:
+        by: Key of the rows whose values are ranked within.
+        loss: Added to the head's own, with batches of whole groups; none: the order is only scored, as eval_ndcg.
+        weight: Of that loss.
+        temperature: Of listwise: what scaled labels are divided by before their softmax.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(min_length=1)
+    loss: Literal["none", "pairwise", "listwise"] = "none"
+    weight: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=0.1, gt=0)
+
+
 class RegressionConfig(BaseModel):
     """The key `regression` of a phase's YAML.
 
@@ -56,8 +77,10 @@ class RegressionConfig(BaseModel):
         heads: Name, as in the rows' labels -> head.
         loss: Of numbers, after scaling; classes have cross-entropy.
         activation: What stands between the model's output and a scaled number.
-        scaling: range divides by the scale, so that numbers become 0 to 1; shift only subtracts its least value.
+        scaling: range divides by the scale, so that numbers become 0 to 1; shift only takes the head's offset away, so
+            that a sigmoid reaches no number that is more than 1 above it.
         new_head: Begin with a new head on an adapter whose head was for other targets.
+        ranking: Where the order within groups counts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -67,6 +90,15 @@ class RegressionConfig(BaseModel):
     activation: Literal["sigmoid", "none"] = "sigmoid"
     scaling: Literal["range", "shift"] = "range"
     new_head: bool = False
+    ranking: RankingConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_order(self) -> "RegressionConfig":
+        if self.ranking and (len(self.heads) != 1 or not self.numbers):
+            raise ValueError(
+                f"ranking: found {len(self.heads)} heads, expected one, with a scale, that rows are ordered by"
+            )
+        return self
 
     @property
     def num_labels(self) -> int:
@@ -103,9 +135,29 @@ class RegressionConfig(BaseModel):
             for name, head in self.heads.items()
         ]
 
-    def _scaled(self, head: Head, value: float) -> float:
+    def fitted(self, labels: Sequence[Mapping[str, Any]]) -> "RegressionConfig":
+        """Fill in what depends on the training rows: the offsets of scaling by shift.
+
+        Args:
+            labels: Of all training rows.
+        """
+        if self.scaling != "shift":
+            return self
+        least = {name: min(float(row[name]) for row in labels) for name in self.numbers}
+        heads = {
+            name: head.model_copy(update={"offset": least[name]}) if name in least and head.offset is None else head
+            for name, head in self.heads.items()
+        }
+        return self.model_copy(update={"heads": heads})
+
+    def _line(self, head: Head) -> tuple[float, float]:
+        """Return what a scaled 0 stands for, and how much more a scaled 1 does."""
         low, high = head.scale or (0.0, 1.0)
-        return (value - low) / (high - low if self.scaling == "range" else 1)
+        return (low, high - low) if self.scaling == "range" else (low if head.offset is None else head.offset, 1.0)
+
+    def _scaled(self, head: Head, value: float) -> float:
+        zero, width = self._line(head)
+        return (value - zero) / width
 
     def decode(self, outputs: Array) -> dict[str, Array]:
         """Turn the model's outputs into values.
@@ -123,31 +175,31 @@ class RegressionConfig(BaseModel):
                 power = np.exp(part - part.max(1, keepdims=True))
                 found[name] = power / power.sum(1, keepdims=True)
                 continue
-            low, high = head.scale
+            zero, width = self._line(head)
             scaled = 1 / (1 + np.exp(-part[:, 0])) if self.activation == "sigmoid" else part[:, 0]
-            found[name] = np.clip(low + scaled * (high - low if self.scaling == "range" else 1), low, high)
+            found[name] = np.clip(zero + scaled * width, *head.scale)
         return found
 
     def decode_labels(self, labels: Array) -> dict[str, Array]:
-        """Turn encoded labels, shape [rows, heads], back into values and places of classes, shape [rows]."""
+        """Turn encoded labels, shape [rows, heads or more], back into values and places of classes, shape [rows]."""
         found: dict[str, Array] = {}
         for column, (name, head) in enumerate(self.heads.items()):
-            low, high = head.scale or (0.0, 1.0)
-            width = high - low if self.scaling == "range" else 1
-            found[name] = labels[:, column] if head.classes else low + labels[:, column] * width
+            zero, width = self._line(head)
+            found[name] = labels[:, column] if head.classes else zero + labels[:, column] * width
         return found
 
     def start(self, rows: Sequence[Sequence[float]]) -> list[float]:
         """Choose the head's first biases, so that training starts at the constant mean rather than mid-scale.
 
         Args:
-            rows: Encoded labels of the training rows.
+            rows: Encoded labels of the training rows, shape [rows, heads or more].
 
         Returns:
             num_labels biases: means of numbers before the activation, logarithms of the classes' shares.
         """
         biases: list[float] = []
-        for column, head in zip(np.asarray(rows, np.float64).T, self.heads.values(), strict=True):
+        columns = np.asarray(rows, np.float64).T[: len(self.heads)]
+        for column, head in zip(columns, self.heads.values(), strict=True):
             if head.classes:
                 counts = np.bincount(column.astype(int), minlength=len(head.classes)) + 1
                 biases += np.log(counts / counts.sum()).tolist()

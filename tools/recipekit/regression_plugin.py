@@ -1,6 +1,6 @@
 """An Axolotl plugin that trains text -> numbers and classes, for encoders and decoders: the key `regression` of a YAML.
 
-The data sets are JSONL of {"id", "body", "labels"} and, where two texts are compared, "pair". The model is an
+The data sets are JSONL of {"id", "body", "labels"} and, where two texts are read together, "pair". The model is an
 AutoModelForSequenceClassification whose one head has an output for each number and each class; what each means, and
 how losses add up, recipekit.regression says.
 """
@@ -19,9 +19,11 @@ from datasets import Dataset
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save
 from torch.nn import functional
+from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding, EvalPrediction
 
-from recipekit.regression import HUBER, RegressionConfig
+from recipekit.ranking import GroupSampler, listwise, ndcg, pairwise
+from recipekit.regression import HUBER, RankingConfig, RegressionConfig
 from recipekit.runs import write_bytes
 from recipekit.segments import read_jsonl
 
@@ -38,7 +40,7 @@ def loss_of(spec: RegressionConfig, outputs: torch.Tensor, labels: torch.Tensor)
     Args:
         spec: The heads.
         outputs: Model outputs, shape [rows, num_labels].
-        labels: Encoded labels, shape [rows, heads].
+        labels: Encoded labels, shape [rows, heads]; with a ranking the rows' groups come last.
     """
     outputs = outputs.float()
     total = outputs.new_zeros(())
@@ -53,11 +55,21 @@ def loss_of(spec: RegressionConfig, outputs: torch.Tensor, labels: torch.Tensor)
             else:
                 loss = functional.mse_loss(value, wanted.float())
         total = total + head.weight * loss
-    return total
+    return total + _order_loss(spec.ranking, outputs[:, 0], labels) if spec.ranking else total
+
+
+def _order_loss(ranking: RankingConfig, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    wanted, groups = labels[:, 0].float(), labels[:, -1]
+    match ranking.loss:
+        case "pairwise":
+            return ranking.weight * pairwise(outputs, wanted, groups)
+        case "listwise":
+            return ranking.weight * listwise(outputs, wanted, groups, ranking.temperature)
+    return outputs.new_zeros(())
 
 
 def metrics_of(spec: RegressionConfig, prediction: EvalPrediction) -> dict[str, float]:
-    """Score an evaluation: mean absolute errors of numbers, in their units, and shares of right classes."""
+    """Score an evaluation: mean absolute errors of numbers, in their units, shares of right classes, NDCG of groups."""
     labels = np.asarray(prediction.label_ids, np.float64)
     values = spec.decode(np.asarray(prediction.predictions))
     wanted = spec.decode_labels(labels)
@@ -69,6 +81,9 @@ def metrics_of(spec: RegressionConfig, prediction: EvalPrediction) -> dict[str, 
             found[f"mae_{name}"] = float(np.abs(values[name] - wanted[name]).mean())
     if spec.numbers:
         found["mae"] = float(np.mean([found[f"mae_{name}"] for name in spec.numbers]))
+    if spec.ranking:
+        name = spec.numbers[0]
+        found["ndcg"] = ndcg(wanted[name], values[name], labels[:, -1])
     return found
 
 
@@ -88,6 +103,14 @@ class RegressionTrainer(AxolotlTrainer):
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
         loss = loss_of(self.spec, outputs, labels)
         return (loss, {"loss": loss, "logits": outputs.float()}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Keep the rows of a group together where a loss looks at their order."""
+        ranking = self.spec.ranking
+        if ranking is None or ranking.loss == "none":
+            return super()._get_train_sampler(train_dataset)
+        labels = np.array((self.train_dataset if train_dataset is None else train_dataset)["labels"])
+        return GroupSampler(labels[:, -1].astype(int), self.args.seed)
 
 
 class RegressionPlugin(BasePlugin):
@@ -111,12 +134,14 @@ class RegressionPlugin(BasePlugin):
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:
         """Tokenise the rows that the YAML names; texts are cut at sequence_len."""
-        spec, tokenizer = _spec(cfg), load_tokenizer(cfg)
-        train, held_out = ([entry["path"] for entry in cfg[key]] for key in ("datasets", "test_datasets"))
-        rows = read_rows(train, spec, tokenizer, cfg.sequence_len)
+        tokenizer = load_tokenizer(cfg)
+        train, held_out = (read_jsonl_of(cfg, key) for key in ("datasets", "test_datasets"))
+        spec = _spec(cfg).fitted([row["labels"] for row in train])
+        cfg.regression = spec.model_dump(exclude_none=True)
+        rows = encode_rows(train, spec, tokenizer, cfg.sequence_len)
         self.biases = spec.start(rows["labels"])
         steps = cfg.max_steps or math.ceil(math.ceil(len(rows) / cfg.batch_size) * cfg.num_epochs)
-        return TrainDatasetMeta(rows, read_rows(held_out, spec, tokenizer, cfg.sequence_len), steps)
+        return TrainDatasetMeta(rows, encode_rows(held_out, spec, tokenizer, cfg.sequence_len), steps)
 
     def post_model_build(self, cfg: Any, model: Any) -> None:
         """Name the outputs, and start at the constant mean."""
@@ -159,28 +184,32 @@ def _spec(cfg: Any) -> RegressionConfig:
     return RegressionConfig.model_validate(cfg.regression.to_dict())
 
 
-def read_rows(paths: list[str], spec: RegressionConfig, tokenizer: Any, length: int) -> Dataset:
-    """Read and tokenise labelled rows.
+def read_jsonl_of(cfg: Any, key: str) -> list[dict[str, Any]]:
+    """Read the rows of the files that a config names under datasets or test_datasets."""
+    return [row for entry in cfg[key] for _, row in read_jsonl(Path(entry["path"]))]
+
+
+def encode_rows(rows: list[dict[str, Any]], spec: RegressionConfig, tokenizer: Any, length: int) -> Dataset:
+    """Tokenise labelled rows, pairs with what the tokenizer puts between two texts.
 
     Args:
-        paths: JSONL files.
+        rows: With "body", "labels" and, where two texts are read together, "pair".
         spec: The heads, which say how labels become numbers.
         tokenizer: The base model's.
         length: Tokens at which a row is cut.
 
     Returns:
-        input_ids, attention_mask and labels (float, one a head) of each row.
+        What the model reads (input_ids, attention_mask ...) and labels of each row: a float a head, and with a ranking
+        the number of the row's group.
     """
-    rows = [row for path in paths for _, row in read_jsonl(Path(path))]
     pairs = [row["pair"] for row in rows] if "pair" in rows[0] else None
     tokens = tokenizer([row["body"] for row in rows], pairs, truncation=True, max_length=length)
-    return Dataset.from_dict(
-        {
-            "input_ids": tokens["input_ids"],
-            "attention_mask": tokens["attention_mask"],
-            "labels": [spec.encode(row["labels"]) for row in rows],
-        }
-    )
+    labels = [spec.encode(row["labels"]) for row in rows]
+    if spec.ranking:
+        groups: dict[str, int] = {}
+        for own, row in zip(labels, rows, strict=True):
+            own.append(float(groups.setdefault(row[spec.ranking.by], len(groups))))
+    return Dataset.from_dict({**tokens, "labels": labels})
 
 
 def with_new_head(adapter: Path, model: Any, folder: Path) -> Path:

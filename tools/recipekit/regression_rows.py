@@ -23,26 +23,30 @@ MEND = "mend it or remove the row"
 
 
 class RegressionChecker:
-    """Checks raw rows of one regression task.
+    """Checks raw rows of one regression or ranking task.
 
     Labels that are targets are numbers within their scale, and come all or none: a data set of another phase may have
     labels of its own, finite numbers or names of classes.
     """
 
     def __init__(self, task: Task) -> None:
-        self.targets, self.group = task.targets, task.group
+        self.task, self.targets = task, task.targets
+        self.keys = task.row_keys[1:]
 
     def problems(self, row: Mapping[str, Any], text: str | None = None) -> list[tuple[str, str]]:
         """Tell what is wrong with a row, and where.
 
         Args:
-            row: "body", "label" and the group's key, converted.
+            row: "body", "pair" of rankings, "label" and the keys of group and slice, converted.
             text: The body, cleaned.
         """
         body, label = row.get("body"), row.get("label")
         found: list[tuple[str, str]] = []
         if not isinstance(body, str) or not (body.strip() if text is None else text):
             found.append(("body", f"expected a text, found {_short(body)}; add it or remove the row"))
+        pair = row.get("pair")
+        if self.task.is_paired and not (isinstance(pair, str) and self.task.clean(pair)):
+            found.append(("pair", f"expected a text, found {_short(pair)}; add it or remove the row"))
         if not isinstance(label, dict) or not label:
             return [*found, ("label", f"expected keys and values, found {_short(label)}; add it or remove the row")]
         if not self.targets.keys().isdisjoint(label):
@@ -51,8 +55,11 @@ class RegressionChecker:
                 for name in self.targets
                 if name not in label
             ]
-            if self.group and row.get(self.group) in (None, ""):
-                found.append((self.group, "not there, and regression.group in task.yml names it; add it"))
+            found += [
+                (key, "not there, and regression in task.yml names it; add it")
+                for key in self.keys
+                if row.get(key) in (None, "")
+            ]
         for name, value in label.items():
             if wrong := self._value(value, self.targets.get(name)):
                 found.append((f"label.{name}", f"{wrong}; {MEND}"))
@@ -70,7 +77,10 @@ class RegressionChecker:
 
 
 class RegressionMaker(Maker):
-    """Makes rows of {"id", group, "body", "labels"}, segments where there is a prompt, and the test set's two files."""
+    """Makes rows of {"id", group, slice, "body", "pair", "labels"} and the test set's two files.
+
+    Where there is a prompt, segments too.
+    """
 
     def __init__(self, task: Task, file: RawFile, output: Output) -> None:
         """Prepare the files of the test set and the segments."""
@@ -84,13 +94,14 @@ class RegressionMaker(Maker):
         Raises:
             UserError: A row of the test set has other labels than the targets.
         """
-        label, group = row["label"], self.task.group
-        name = str(row["id"]) if row["id"] is not None else made_up(self.task, self.file, row, text)
+        label = row["label"]
+        name = str(row["id"]) if row["id"] is not None else made_up(self.task, self.file, row)
         made.ids.append(raw.key(name))
         own: Row = {"id": name}
-        if group and row.get(group) not in (None, ""):
-            own[group] = str(row[group])
-            made.groups[own[group]] = part
+        own |= {key: str(row[key]) for key in self.task.row_keys[1:] if row.get(key) not in (None, "")}
+        if self.task.group in own:
+            made.groups[own[self.task.group]] = part
+        texts = {"body": text} | ({"pair": self.task.clean(row["pair"])} if self.task.is_paired else {})
         if "masked" in row:
             made.masked.setdefault(part, type(row["masked"])()).update(row["masked"])
         if part == TEST:
@@ -98,11 +109,11 @@ class RegressionMaker(Maker):
                 raise UserError(
                     f"key 'label': expected {', '.join(self.task.targets)}, found {', '.join(label)}; {MEND}"
                 )
-            _append(parts, self.test["input"], {**own, "body": text})
+            _append(parts, self.test["input"], {**own, **texts})
             cells = [str(label[target]) for target in self.task.targets]
             parts.setdefault(self.test["gold"], []).append(written([[*map(str, own.values()), *cells]]))
             return
-        _append(parts, f"{part}.jsonl", {**own, "body": text, "labels": label})
+        _append(parts, f"{part}.jsonl", {**own, **texts, "labels": label})
         if self.writer:
             parts.setdefault(f"{part}_segments.jsonl", []).append(
                 self.writer.line(text, digits.draw(self.task.targets, label, text))
@@ -111,8 +122,8 @@ class RegressionMaker(Maker):
 
 def clean_articles(task: Task, path: Path) -> None:
     """Rewrite sound articles the way that training rows are, for a model with heads reads bodies as they stand."""
-    rows = [row for _, row in inputs.scan(path) if isinstance(row, dict)]
-    write_jsonl(path, [row | {"body": task.clean(row["body"])} for row in rows])
+    rows = [row for _, row in inputs.scan(path, task.text_keys) if isinstance(row, dict)]
+    write_jsonl(path, [row | {key: task.clean(row[key]) for key in task.text_keys} for row in rows])
 
 
 def heads(task: Task, file: RawFile) -> dict[str, bytes]:
@@ -127,7 +138,7 @@ def heads(task: Task, file: RawFile) -> dict[str, bytes]:
 
 def gold_header(task: Task) -> list[str]:
     """Name the columns of a regression's gold file."""
-    return ["id", *([task.group] if task.group else []), *task.targets]
+    return [*task.row_keys, *task.targets]
 
 
 def occupations(task: Task) -> list[Path]:

@@ -27,14 +27,15 @@ class RegressionRowChecker:
     def __init__(self, task: Task, heads: Mapping[str, Head]) -> None:
         """Take the heads that the rows are for."""
         self.heads = heads
+        self.texts = ("id", *task.text_keys)
         self.redo = REDO.format(task.name)
 
     def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Tell what is wrong with a row; what is of kind shape keeps it from being measured."""
-        body, labels = row.get("body"), row.get("labels")
-        for key in ("id", "body"):
+        labels = row.get("labels")
+        for key in self.texts:
             if not isinstance(row.get(key), str) or not row[key].strip():
-                kind = "shape" if not isinstance(body, str) else "row"
+                kind = "row" if key == "id" or isinstance(row.get(key), str) else "shape"
                 yield Problem(kind, key, f"expected a text, found {_short(row.get(key))}", self.redo)
         if not isinstance(labels, dict):
             yield Problem("row", "labels", f"expected an object, found {_short(labels)}", self.redo)
@@ -68,7 +69,8 @@ class LengthChecker:
 
     def problems(self, rows: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, int, list[Problem]]]:
         """Yield line, length in tokens and problems, of which there are none, of each row of a batch."""
-        lengths = count_tokens(self.tokenizer, [row["body"] for _, row in rows], special=True) if rows else []
+        texts = [(row["body"], row["pair"]) if "pair" in row else row["body"] for _, row in rows]
+        lengths = count_tokens(self.tokenizer, texts, special=True) if texts else []
         for (line, _), length in zip(rows, lengths, strict=True):
             yield line, length, []
 
@@ -113,7 +115,7 @@ def check_test_set(task: Task) -> tuple[int, int]:
         problems += error.problems
     seen: dict[str, str] = {}
     try:
-        for place, found in inputs.scan(input_path):
+        for place, found in inputs.scan(input_path, task.text_keys):
             if isinstance(found, inputs.Problem):
                 problems.append(f"{place}: {found.text}")
                 continue

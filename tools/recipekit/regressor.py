@@ -81,8 +81,7 @@ class Regressor:
                 batch = self.tokenizer(
                     *own, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
                 )
-                kept = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-                found[places] = self.model(**kept).logits.float().cpu().numpy()
+                found[places] = self.model(**batch.to(self.model.device)).logits.float().cpu().numpy()
                 advance(len(places))
         return found
 

@@ -37,7 +37,7 @@ class SegmentChecker:
         self.redo = REDO.format(task.name)
         self.eos = task.spec["prompt"]["eos"]
         self.labels = LabelChecker(task)
-        self.digits = _digits(task) if task.kind == "regression" else None
+        self.digits = _digits(task) if task.estimates else None
 
     def problems(self, row: dict[str, Any]) -> Iterator[Problem]:
         """Tell what is wrong with a row."""

@@ -55,12 +55,12 @@ def encode(tokenizer: Any, texts: list[str]) -> list[int]:
     return [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
 
 
-def count_tokens(tokenizer: Any, texts: list[str], special: bool = False) -> list[int]:
+def count_tokens(tokenizer: Any, texts: list[Any], special: bool = False) -> list[int]:
     """Count the tokens that `encode` makes of each text, eight times as fast as it lists them.
 
     Args:
         tokenizer: The tokenizer.
-        texts: The texts.
+        texts: The texts, or pairs of texts.
         special: Count those that the tokenizer puts around a text as well.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)

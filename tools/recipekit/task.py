@@ -91,6 +91,11 @@ class Task:
         return self.spec["regression"].get("slice")
 
     @property
+    def text_keys(self) -> list[str]:
+        """The keys of a row that are read by the model."""
+        return ["body", "pair"] if self.is_paired else ["body"]
+
+    @property
     def row_keys(self) -> list[str]:
         """The keys of a regression's rows beside its texts and labels."""
         return ["id", *filter(None, (self.group, self.slice))]
@@ -124,6 +129,16 @@ class Task:
         """Downloaded data where there is some, else the samples in the repository."""
         downloaded = self.root / "data" / "raw" / self.spec["name"]
         return downloaded if downloaded.is_dir() else self.sample_dir
+
+    @property
+    def captioned_dir(self) -> Path:
+        """Where raw files lie whose images are told in words."""
+        return self.root / "data" / "captioned" / self.spec["name"]
+
+    @property
+    def source_dir(self) -> Path:
+        """What rows are made of: the raw files, captioned where they have images."""
+        return self.captioned_dir if "captions" in self.spec["data"] else self.raw_dir
 
     @property
     def sample_dir(self) -> Path:

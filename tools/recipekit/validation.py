@@ -239,7 +239,7 @@ def _checker_of(task: Task, spec: dict[str, Any], measure: Limit | None) -> Chec
 def _parts(task: Task, path: Path, source: Path, measure: Limit | None) -> Iterator[Checked]:
     """Check a file's chunks, in order; `path` is the one that task.yml may know, by name, `source` what is read."""
     names = (path.name, path.name.replace(".fixed", ""))
-    known = [file for file in rawfiles.files(task, task.raw_dir)[0] if file.path.name in names]
+    known = [file for file in rawfiles.files(task, task.source_dir)[0] if file.path.name in names]
     spec = known[0].spec if known else task.spec["data"].get("rows", {})
     checker = _checker_of(task, spec, measure)  # processes that are forked find the tokenizer loaded
     if source.stat().st_size <= raw.CHUNK or raw.workers() == 1:
