@@ -134,3 +134,14 @@ def test_what_a_model_says_of_its_heads_is_whole_or_refused(tmp_path, content, m
     with pytest.raises(UserError, match="regression.json: ") as caught:
         read_facts(tmp_path)
     assert message in caught.value.problems[0] and caught.value.problems[0].endswith("with tools/merge.py")
+
+
+def test_shifts_are_the_least_training_labels_and_undone():
+    shifted = spec(scaling="shift", heads={"score": {"scale": [-1, 5]}}).fitted([{"score": 2.5}, {"score": -0.3}])
+    assert shifted.heads["score"].offset == -0.3 and shifted.encode({"score": 0.2}) == [pytest.approx(0.5)]
+    assert shifted.decode(np.array([[0.0]]))["score"][0] == pytest.approx(0.2)
+    assert shifted.decode(np.array([[50.0]]))["score"][0] == pytest.approx(0.7), "a sigmoid reaches no more than that"
+    assert shifted.decode_labels(np.array([shifted.encode({"score": 4.5})]))["score"][0] == pytest.approx(4.5)
+    kept = RegressionConfig.model_validate_json(shifted.model_dump_json(exclude_none=True))
+    assert kept.fitted([{"score": 0.0}]) == kept == shifted, "the offset is kept with the model"
+    assert spec().fitted([{"age": 20, "sex": "女", "trait": 3}]) == spec()

@@ -87,3 +87,22 @@ def tiny_encoder(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     XLMRobertaModel(config).save_pretrained(path)
     return path
+
+
+def tiny_japanese_bert(path: Path, seed: int = 0) -> Path:
+    """Save a random two-layer BERT with one output, as rerankers have, and a tokenizer of Japanese words by MeCab."""
+    from transformers import BertConfig, BertForSequenceClassification, BertJapaneseTokenizer
+
+    characters = "記事大会花火海山田番写真0123456789のを:、"
+    path.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{one}" for one in characters)]
+    (path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    tokenizer = BertJapaneseTokenizer(
+        str(path / "vocab.txt"), subword_tokenizer_type="character", mecab_kwargs={"mecab_dic": "unidic_lite"}
+    )
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.2, **sizes)
+    BertForSequenceClassification(config).eval().save_pretrained(path)
+    return path

@@ -205,11 +205,24 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
         for pattern in TOKENIZER_FILES:
             for file in adapter.glob(pattern):
                 shutil.copy2(file, target)
+        keep_marks(target)
         advance()
         del model, merged
         facts = prove(base, tuned, proof.logits(proof.load(target)), dtype)
         advance()
     return {"dtype": dtype, **facts}
+
+
+def keep_marks(folder: Path) -> None:
+    """Make whoever loads a merged model's tokenizer mark second texts, where the model was trained so."""
+    from transformers import AutoConfig
+
+    path = folder / "tokenizer_config.json"
+    tokenizer = models.load_tokenizer(folder)
+    before = tokenizer.model_input_names
+    if models.mark_second_text(tokenizer, AutoConfig.from_pretrained(folder)).model_input_names != before:
+        kept = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": tokenizer.model_input_names}
+        write_text(path, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_heads(folder: Path, spec: RegressionConfig, task: Task, config: dict[str, Any]) -> None:
@@ -241,6 +254,8 @@ def merge_task(task: Task, profile: str) -> None:
         UserError: The last phase is not finished, its adapter or tokenizer is not what it should be, or the merged
             model does not give what base and adapter give.
     """
+    from transformers import AutoConfig
+
     log_to("merge")
     phase = task.phases[-1]
     config = resolve(task, phase, profile)
@@ -262,7 +277,7 @@ def merge_task(task: Task, profile: str) -> None:
     source = find_base(task, adapter, config)
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
-    proof = Proof.of(task, config, tokenizer)
+    proof = Proof.of(task, config, models.mark_second_text(tokenizer, AutoConfig.from_pretrained(source)))
     new = merged.with_name(".merged.new")
     shutil.rmtree(new, ignore_errors=True)
     try:

@@ -61,10 +61,13 @@ def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
     """Name each step of the pipeline and say what it does."""
     raw = {"hub": "HF Hub", "raw": f"data/raw/{task.spec['name']}", "sample": relative(task.sample_dir)}.get(data, data)
     training = {phase: f"LoRA, {relative(task.dir / phase)}.yml" for phase in phases}
-    images = {"caption": f"{raw} -> {relative(task.captioned_dir)}, pictures in words"}
+    captions = {}
+    if "captions" in task.spec["data"]:
+        captions["caption"] = f"{raw} -> {relative(task.captioned_dir)}, pictures in words"
+        raw = relative(task.captioned_dir)
     return {
-        **(images if "captions" in task.spec["data"] else {}),
-        "regenerate": f"{relative(task.captioned_dir) if 'captions' in task.spec['data'] else raw} -> data/train, data/test",
+        **captions,
+        "regenerate": f"{raw} -> data/train, data/test",
         "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
         **training,

@@ -37,7 +37,10 @@ def check(task: Task, folder: Path, queue: int, dialogues: int) -> None:
         UserError: The task estimates no numbers, the folder holds no model, or a batch would never fit.
     """
     if task.kind != "regression":
-        raise UserError(f"{task.name}: its answers are texts, which vLLM or Ollama serve; see docs/serving.md")
+        instead = "its answers are texts, which vLLM or Ollama serve; see docs/serving.md"
+        if task.estimates:
+            instead = f"a {task.kind}, and dialogues of speakers are served here; use tools/rank.py {task.name}"
+        raise UserError(f"{task.name}: {instead}")
     if queue < dialogues:
         raise UserError(f"--queue: found {queue}, expected at least {dialogues}, the dialogues of --max-dialogues")
     regressor.read_facts(folder)

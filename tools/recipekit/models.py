@@ -70,6 +70,20 @@ def load_tokenizer(source: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(str(source))
 
 
+def mark_second_text(tokenizer: Any, config: Any) -> Any:
+    """Make a tokenizer mark the second text of a pair for a model that was trained so.
+
+    Tokenizers of Japanese BERT leave the marks away since transformers 5, and such a model then reads one long text.
+
+    Args:
+        tokenizer: Changed in place, and returned.
+        config: The model's.
+    """
+    if getattr(config, "type_vocab_size", 0) > 1:
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    return tokenizer
+
+
 def load_model(source: str | Path, dtype: Any) -> Any:
     """Load a causal language model for inference, onto the GPU where there is one.
 

@@ -74,10 +74,10 @@ def find(task: Task, source: Path, name: str) -> Path:
             raise UserError(f"{relative(source)}: {len(found)} files {candidate}: {places}; leave one of them there")
         if found:
             return found[0]
-    raise UserError(
-        f"{relative(source)}: no file {' or '.join(wanted)}, which task.yml names; "
-        f"run uv run tools/download.py {task.name}, put the file there, or mend task.yml"
-    )
+    named = f"{relative(source)}: no file {' or '.join(wanted)}, which task.yml names"
+    if source == task.captioned_dir:
+        raise UserError(f"{named}; run uv run tools/caption.py {task.name}")
+    raise UserError(f"{named}; run uv run tools/download.py {task.name}, put the file there, or mend task.yml")
 
 
 def find_folder(source: Path, name: str, inside: str, task: Task) -> Path:

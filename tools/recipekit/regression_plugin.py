@@ -15,6 +15,8 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.core.trainers.base import AxolotlTrainer
 from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
+from axolotl.loaders.utils import load_model_config
+from axolotl.utils.dict import DictDefault
 from datasets import Dataset
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save
@@ -22,6 +24,7 @@ from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding, EvalPrediction
 
+from recipekit.models import mark_second_text
 from recipekit.ranking import GroupSampler, listwise, ndcg, pairwise
 from recipekit.regression import HUBER, RankingConfig, RegressionConfig
 from recipekit.runs import write_bytes
@@ -134,10 +137,10 @@ class RegressionPlugin(BasePlugin):
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:
         """Tokenise the rows that the YAML names; texts are cut at sequence_len."""
-        tokenizer = load_tokenizer(cfg)
+        tokenizer = mark_second_text(load_tokenizer(cfg), load_model_config(cfg))
         train, held_out = (read_jsonl_of(cfg, key) for key in ("datasets", "test_datasets"))
         spec = _spec(cfg).fitted([row["labels"] for row in train])
-        cfg.regression = spec.model_dump(exclude_none=True)
+        cfg.regression = DictDefault(spec.model_dump(exclude_none=True))
         rows = encode_rows(train, spec, tokenizer, cfg.sequence_len)
         self.biases = spec.start(rows["labels"])
         steps = cfg.max_steps or math.ceil(math.ceil(len(rows) / cfg.batch_size) * cfg.num_epochs)

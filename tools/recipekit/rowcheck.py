@@ -84,7 +84,8 @@ def check_file(
 
 def _told(row: dict[str, Any]) -> list[tuple[str, bool]]:
     labels = row.get("labels") or {}
-    return [(row["body"] + "\n", False), (", ".join(f"{name} {value}" for name, value in labels.items()), True)]
+    texts = "\n".join(row[key] for key in ("body", "pair") if key in row)
+    return [(texts + "\n", False), (", ".join(f"{name} {value}" for name, value in labels.items()), True)]
 
 
 def _note(offenders: dict[str, list[str]], line: int, found: list[Problem]) -> None:
