@@ -1,7 +1,8 @@
-"""Writes the bundled sample data of a task from the frames in its source folder: articles, or dialogues and personas.
+"""Writes the bundled sample data of a task from the frames in its source folder.
 
 uv run tools/make_samples.py hawks
 uv run tools/make_samples.py bigfive
+uv run tools/make_samples.py ogiri
 """
 
 import csv
@@ -16,7 +17,7 @@ import jmespath
 import orjson
 import typer
 
-from recipekit import ROOT, articles, console, invented_people, sampling
+from recipekit import ROOT, articles, console, invented_ogiri, invented_people, sampling
 from recipekit.errors import UserError
 from recipekit.runs import relative, write_bytes, write_text
 from recipekit.sampling import Line, Pools
@@ -242,8 +243,9 @@ def command(
     """Write a task's bundled sample data anew from data/samples/TASK/source."""
     folder = ROOT / "data" / "samples" / task
     loaded = load_task(task)
-    if loaded.estimates:
-        written = invented_people.make(folder / "source", output or folder)
+    inventors = {"regression": invented_people.make, "ranking": invented_ogiri.make}
+    if loaded.kind in inventors:
+        written = inventors[loaded.kind](folder / "source", output or folder)
     else:
         written = make(folder / "source", output or folder, loaded.spec["gold"])
     for name, count in written.items():
