@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from recipekit import invented_ogiri_images as images
 from recipekit import sampling
 from recipekit.errors import UserError
 from recipekit.runs import write_bytes, write_text
-from recipekit.sampling import SLOT
+from recipekit.sampling import SLOT, Line
 
 KINDS = ("thing", "who", "place", "act")
 SLOTS = {kind + number for kind in KINDS for number in ("", "2")}
@@ -112,15 +112,19 @@ def _word_problems(sources: dict[str, Any]) -> Iterator[str]:
 
 
 def _frame_problems(sources: dict[str, Any], words: Collection[str]) -> Iterator[str]:
-    for part in ("odai", *FORMS, "extras"):
-        for frame in sampling.all_frames(sources[part]):
-            yield from sampling.frame_problems(frame, (SLOTS if part != "extras" else set()).__contains__)
-            literal = SLOT.sub(" ", frame)
-            yield from (
-                f"{frame.place}: the text holds '{word}', a word of a topic; use another word, or a slot"
-                for word in words
-                if word in literal
-            )
+    frames = [frame for part in ("odai", *FORMS, "extras") for frame in sampling.all_frames(sources[part])]
+    for frame in frames:
+        yield from sampling.frame_problems(frame, SLOTS.__contains__)
+    said = [Line(name, shapes[0].place) for name, shapes in sources["settings"].items()]
+    for text in (*frames, *said, *(colour["said"] for colour in sources["colours"].values())):
+        literal = SLOT.sub(" ", text)
+        yield from (
+            f"{text.place}: the text holds '{word}', a word of a topic; use another word, or a slot"
+            for word in words
+            if word in literal
+        )
+    for frame in sampling.all_frames(sources["extras"]):
+        yield from (f"{frame.place}: found <{slot}>, expected no slot here; drop it" for slot in SLOT.findall(frame))
     for frame in sampling.all_frames(sources["odai"]):
         forms = sampling.by_topic(frame)[0]
         if len(forms) != 1 or forms[0] not in FORMS:
@@ -133,7 +137,7 @@ def _frame_problems(sources: dict[str, Any], words: Collection[str]) -> Iterator
 
 
 class Deck:
-    """Deals out topics, each as often as any other."""
+    """Deals out topics, each in turn as often as it was given."""
 
     def __init__(self, topics: list[str], rng: random.Random) -> None:
         self.topics, self.rng, self.left = topics, rng, list[str]()
@@ -147,55 +151,74 @@ class Deck:
 
 
 class Writer:
-    """Writes odai and responses; no response twice, but for those that fit anywhere.
+    """Writes odai and responses.
 
     Args:
         sources: What read() returns.
         rng: Where chance comes from.
-        taken: Responses that are not to be written.
+        rows: Rows of which no odai, no picture and, but for those that fit anywhere, no response is to be written.
     """
 
-    def __init__(self, sources: dict[str, Any], rng: random.Random, taken: Collection[str] = ()) -> None:
+    def __init__(self, sources: dict[str, Any], rng: random.Random, rows: Iterable[Row] = ()) -> None:
         self.sources, self.plan, self.rng = sources, sources["plan"], rng
-        self.written = set(taken)
-        self.asked: set[tuple[str, str]] = set()
-        self.pictures: list[images.Picture] = []
         self.words = {name: {kind: spec[kind].split() for kind in KINDS} for name, spec in sources["topics"].items()}
         drawn = [name for name, spec in sources["topics"].items() if "drawn" in spec]
         self.topics = {"text": list(self.words), "image": drawn}
+        self.asked: set[Odai] = set()
+        self.shown: set[images.Picture | None] = set()
+        self.answered: set[str] = set()
+        for row in rows:
+            self.keep(row.odai, row.answer)
+
+    def keep(self, odai: Odai, answer: Answer | None = None) -> None:
+        """Remember what is not to be written again."""
+        self.asked.add(odai)
+        self.shown.add(odai.picture)
+        self.answered.update([answer.text] if answer else [])
 
     def pair(self) -> tuple[Odai, Answer]:
         """Write an odai, one in three a picture's, and a response that is as likely to fit as not."""
-        topics = self.topics["image" if self.rng.random() < 1 / 3 else "text"]
-        topic, other = self.rng.sample(topics, 2)
-        picture = images.invent(self.sources, topic, self.rng) if topics is self.topics["image"] else None
-        return (odai := self.odai(topic, picture)), self.answer(odai, self.rng.choice((topic, other)))
+        drawn = self.rng.random() < 1 / 3
+        topic, other = self.rng.sample(self.topics["image" if drawn else "text"], 2)
+        odai = self.odai(topic, self.picture(topic) if drawn else None)
+        return odai, self.answer(odai, self.rng.choice((topic, other)))
+
+    def picture(self, topic: str) -> images.Picture:
+        """Choose what a picture of a topic shows."""
+        for _ in range(TRIES):
+            picture = images.invent(self.sources, topic, self.rng)
+            if picture not in self.shown:
+                return picture
+        raise UserError(f"no new picture of {topic} after {TRIES} tries; draw more figures, or plan fewer pictures")
 
     def odai(self, topic: str, picture: images.Picture | None = None) -> Odai:
         """Write an odai on a topic, or the words to a picture."""
-        frame = self.rng.choice(self.sources["odai"]["image" if picture else "text"])
-        (form,), text = sampling.by_topic(frame)
-        if not picture:
-            return Odai(topic, form, self.filled(text, topic))
-        silent = self.rng.random() < self.plan["silent"]
-        said = "" if silent else sampling.choose(text, self.rng)
-        return Odai(topic, form, said, picture, images.caption(self.sources, picture))
+        frames = self.sources["odai"]["image" if picture else "text"]
+        caption = images.caption(self.sources, picture) if picture else ""
+        for _ in range(TRIES):
+            (form,), text = sampling.by_topic(self.rng.choice(frames))
+            silent = picture and self.rng.random() < self.plan["silent"]
+            odai = Odai(topic, form, "" if silent else self.filled(text, topic), picture, caption)
+            if odai not in self.asked:
+                return odai
+        raise UserError(
+            f"no new odai on {topic} after {TRIES} tries; write more frames under odai:, or plan fewer odai"
+        )
 
     def answer(self, odai: Odai, topic: str) -> Answer:
         """Write a response to an odai with words of a topic."""
         relates, twisted = topic == odai.topic, self.rng.random() < self.plan["twisted"]
-        frames = self.sources[odai.form]
-        twist = self.rng.choice([name for name in frames if name != PLAIN]) if twisted else PLAIN
         if not relates and not twisted and self.rng.random() < self.plan["generic"]:
             return Answer(sampling.choose(self.rng.choice(self.sources["extras"]["generic"]), self.rng), False, PLAIN)
+        frames = self.sources[odai.form]
+        twist = self.rng.choice([name for name in frames if name != PLAIN]) if twisted else PLAIN
         body = odai.text + odai.caption
         mentioned = {kind for kind, words in self.words[odai.topic].items() if any(word in body for word in words)}
         same = [frame for frame in frames[twist] if mentioned & {slot.rstrip("2") for slot in SLOT.findall(frame)}]
         for _ in range(TRIES):
             frame = self.rng.choice(same if same and self.rng.random() < self.plan["same_kind"] else frames[twist])
             text = self.ended(self.filled(frame, topic, body))
-            if text not in self.written:
-                self.written.add(text)
+            if text not in self.answered:
                 return Answer(text, relates, twist)
         raise UserError(
             f"{frame.place}: nothing new on {topic} after {TRIES} tries; write more frames, or plan fewer rows"
@@ -249,50 +272,44 @@ def score(plan: dict[str, Any], value: float, rng: random.Random) -> float:
 
 
 def sample(sources: dict[str, Any]) -> dict[str, list[Row]]:
-    """Write all data sets; returns rows by set."""
+    """Write all data sets; returns rows by set, odai by odai."""
     writer = Writer(sources, random.Random(sources["plan"]["seed"]))
+    numbers = itertools.count(1)
     sets: dict[str, list[Row]] = {}
-    number = 0
     for name, wanted in sources["plan"]["sets"].items():
-        sets[name] = []
-        others = {kind: Deck(topics, writer.rng) for kind, topics in writer.topics.items()}
-        for odai in _odai_of(writer, wanted):
-            number += 1
-            sets[name] += _rows_of(writer, number, odai, others["image" if odai.picture else "text"])
+        asked = _odai_of(writer, wanted)
+        others = {
+            shown: Deck([o.topic for o in asked if bool(o.picture) == shown], writer.rng) for shown in (True, False)
+        }
+        sets[name] = [
+            row for odai in asked for row in _rows_of(writer, next(numbers), odai, others[bool(odai.picture)])
+        ]
     return sets
 
 
 def _odai_of(writer: Writer, wanted: dict[str, int]) -> list[Odai]:
-    """Write the odai of a data set; none is, and no picture of them shows, what was asked before."""
+    """Write the odai of a data set."""
     decks = {kind: Deck(topics, writer.rng) for kind, topics in writer.topics.items()}
     pictures: list[images.Picture] = []
-    while len(pictures) < wanted["pictures"]:
-        picture = images.invent(writer.sources, decks["image"].draw(), writer.rng)
-        if picture not in writer.pictures:
-            writer.pictures.append(picture)
-            pictures.append(picture)
-    pictures += writer.rng.sample(pictures, wanted["again"])
-    odai = [_new_odai(writer, picture.topic, picture) for picture in pictures]
-    odai += [_new_odai(writer, decks["text"].draw()) for _ in range(wanted["text"])]
-    return writer.rng.sample(odai, len(odai))
-
-
-def _new_odai(writer: Writer, topic: str, picture: images.Picture | None = None) -> Odai:
-    for _ in range(TRIES):
-        odai = writer.odai(topic, picture)
-        if (odai.text, odai.caption) not in writer.asked:
-            writer.asked.add((odai.text, odai.caption))
-            return odai
-    raise UserError(f"no new odai on {topic} after {TRIES} tries; write more frames under odai:, or plan fewer odai")
+    for _ in range(wanted["pictures"]):
+        pictures.append(writer.picture(decks["image"].draw()))
+        writer.shown.add(pictures[-1])
+    shown = [*pictures, *writer.rng.sample(pictures, wanted["again"]), *[None] * wanted["text"]]
+    written = []
+    for picture in shown:
+        written.append(writer.odai(picture.topic if picture else decks["text"].draw(), picture))
+        writer.keep(written[-1])
+    return writer.rng.sample(written, len(written))
 
 
 def _rows_of(writer: Writer, number: int, odai: Odai, others: Deck) -> Iterator[Row]:
-    """Write the responses to an odai, half of them about its topic."""
+    """Write the responses to an odai, half of them about its topic, half about one of another odai."""
     plan, rng = writer.plan, writer.rng
     ease, count = rng.gauss(0, plan["odai_spread"]), rng.randint(*plan["answers"])
     half = (count + rng.randrange(2)) // 2
     for fits in rng.sample([True] * half + [False] * (count - half), count):
         answer = writer.answer(odai, odai.topic if fits else others.draw(but=odai.topic))
+        writer.keep(odai, answer)
         value = worth(writer.sources, answer, ease)
         yield Row(number, odai, answer, value, score(plan, value, rng))
 
@@ -310,7 +327,9 @@ def make(source: Path, output: Path) -> dict[str, int]:
         [hashlib.md5(content, usedforsecurity=False).hexdigest(), images.caption(sources, picture), CAPTIONED]
         for picture, content in drawn.items()
     ]
-    tables = {"captions.csv": (("digest", "caption", "model"), captions)}
+    tables: dict[str, tuple[tuple[str, ...], list[list[Any]]]] = {
+        "captions.csv": (("digest", "caption", "model"), captions)
+    }
     numbers = itertools.count(1)
     for name, rows in sets.items():
         tables[f"{name}.csv"] = COLUMNS, [_cells(next(numbers), row, names) for row in rows]
@@ -324,7 +343,7 @@ def _cells(number: int, row: Row, names: dict[images.Picture, str]) -> list[Any]
     return [f"r{number:04}", f"o{row.odai_id:03}", kind, row.odai.text, image, row.answer.text, row.score]
 
 
-def _csv(header: Collection[str], rows: list[list[Any]]) -> str:
+def _csv(header: Iterable[str], rows: list[list[Any]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()

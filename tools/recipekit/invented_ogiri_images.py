@@ -26,7 +26,7 @@ class Picture(NamedTuple):
         setting: Where it is.
         main: The figure that is there once or more.
         colour: Its colour, empty where it has no choice.
-        count: How many of it, 1 to 3.
+        number: How many of it, 1 to 3.
         beside: Another figure of the topic.
         flipped: Whether that stands on the left.
     """
@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     setting: str
     main: str
     colour: str
-    count: int
+    number: int
     beside: str
     flipped: bool
 
@@ -55,7 +55,7 @@ def caption(sources: dict[str, Any], picture: Picture) -> str:
     )
     colour = sources["colours"][picture.colour]["said"] if picture.colour else ""
     side = "左" if picture.flipped else "右"
-    what = f"{colour}{picture.main}が{NUMBERS[picture.count]}{counter}{verb}"
+    what = f"{colour}{picture.main}が{NUMBERS[picture.number]}{counter}{verb}"
     return f"{picture.setting}に、{what}。{side}に{picture.beside}が{near}。"
 
 
@@ -68,9 +68,9 @@ def png(sources: dict[str, Any], picture: Picture) -> bytes:
     inks[OWN] = inks[picture.colour] if picture.colour else 0
     pen = ImageDraw.Draw(image)
     _draw(pen, sources["settings"][picture.setting], (0, 0, WIDTH, HEIGHT), inks)
-    size = SIZES[picture.count]
-    for number in range(picture.count):
-        left = 80 + round((number - (picture.count - 1) / 2) * size * 1.04) - size // 2
+    size = SIZES[picture.number]
+    for place in range(picture.number):
+        left = 80 + round((place - (picture.number - 1) / 2) * size * 1.04) - size // 2
         _draw(pen, sources["figures"][picture.main]["shapes"], (left, GROUND - size, size, size), inks)
     left, size = BESIDE
     colour = sources["figures"][picture.beside].get("colours", "").split()
@@ -91,16 +91,16 @@ def _draw(pen: ImageDraw.ImageDraw, shapes: list[Line], box: tuple[int, int, int
         thick = max(1, round(int(numbers[0]) * height / 100)) if widths else 1
         values = [int(number) for number in numbers[widths:]]
         points = [
-            round(left + value * width / 100) if place % 2 == 0 else round(top + value * height / 100)
-            for place, value in enumerate(values[:4] if wanted else values)
+            round(top + value * height / 100) if odd % 2 else round(left + value * width / 100)
+            for odd, value in enumerate(values[:4] if wanted else values)
         ]
         ink, rest = inks[colour], values[4:]
         if kind == "line":
             pen.line(points, ink, thick, joint="curve")
         elif kind == "arc":
-            pen.arc(points, *rest, ink, thick)
+            pen.arc(points, rest[0], rest[1], ink, thick)
         elif kind == "pie":
-            pen.pieslice(points, *rest, ink, inks["黒"])
+            pen.pieslice(points, rest[0], rest[1], ink, inks["黒"])
         else:
             {"ellipse": pen.ellipse, "rect": pen.rectangle, "poly": pen.polygon}[kind](points, ink, inks["黒"])
 
