@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import make_encoder
-from recipekit import ROOT, invented_people, yamlfile
-from recipekit.encoder_corpus import CHUNK, Batches, Corpus
+from recipekit import ROOT, invented_ogiri, invented_people, yamlfile
+from recipekit.encoder_corpus import CHUNK, Batches, Corpus, Row, Text
 from recipekit.encoder_model import build_model, build_tokenizer
 
 ENCODER, SAMPLE = ROOT / "data/samples/encoder", ROOT / "data/samples/bigfive"
@@ -32,7 +32,8 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def corpus(recipe):
     people = invented_people.read(SAMPLE / "source")
-    return Corpus(recipe, people, yamlfile.load(ROOT / "recipes/base/corpus.yml")[0], ["記事の本文"])
+    humour = invented_ogiri.read(make_encoder.HUMOUR)
+    return Corpus(recipe, people, yamlfile.load(ROOT / "recipes/base/corpus.yml")[0], humour, ["記事の本文"])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,13 @@ def test_first_weights_look_at_the_neighbours(recipe, tokenizer):
 
 def test_corpus_is_of_every_kind_and_holds_no_row_of_the_sample(corpus, recipe):
     texts = corpus.texts(random.Random("0"))
-    drawn = [next(texts) for _ in range(400)]
+    found = [next(texts) for _ in range(800)]
+    pairs = [text for text in found if text.pair]
+    assert 300 < len(pairs) < 500 and 0.4 < sum(text.fits for text in pairs) / len(pairs) < 0.55
+    rows = [row for rows in invented_ogiri.sample(corpus.humour).values() for row in rows]
+    assert not {row.odai.body for row in rows} & {text.body for text in pairs}
+    assert not {row.answer.text for row in rows if row.answer.relates} & {text.pair for text in pairs}
+    drawn = [text.body for text in found if not text.pair]
     kinds = ("<XX>", "相手: ", "本文", "仕事", "歳の")
     assert all(any(kind in text for text in drawn) for kind in kinds)
     assert not any(re.search("<(?!XX>)", text) for text in drawn if "{" not in text)  # notices show a form
@@ -99,15 +106,17 @@ def test_same_seed_same_batches_from_any_step(batches, recipe):
         again = list(short(first))
         assert len(again) == len(whole) - first
         for one, other in zip(whole[first:], again, strict=True):
-            assert all(torch.equal(part, copy) for part, copy in zip(one, other, strict=True))
+            assert all(torch.allclose(part, copy, 0, 0, equal_nan=True) for part, copy in zip(one, other, strict=True))
     assert all(batch.ids.shape[0] * (batch.ids.shape[1] - 15) <= 2048 for batch in whole)
 
 
 def test_masked_places_hold_what_is_wanted_and_no_special_token(batches):
-    rows = batches.tokenizer(["今日は友達と話した。\n本当に楽しかった" * 9, "雨です"] * 20).input_ids
+    texts = [Text("今日は友達と話した。\n本当に楽しかった" * 9), Text("雨です"), Text("お題", "答えです", 1.0)]
+    rows = batches.rows(texts * 20)
     batch = batches.masked(rows, random.Random(0))
     length = batch.ids.shape[1]
-    full = torch.tensor([row + [1] * (length - len(row)) for row in rows])
+    full = torch.tensor([row.ids + [1] * (length - len(row.ids)) for row in rows])
+    assert torch.equal(batch.fits.nan_to_num(9), torch.tensor([9.0, 9.0, 1.0] * 20))
     assert torch.equal(full.flatten()[batch.places], batch.wanted) and batch.wanted.min() > 3
     assert torch.equal(batch.attention, (full != 1).long())
     shown = batch.ids.flatten()[batch.places]
@@ -122,7 +131,7 @@ def test_masked_places_hold_what_is_wanted_and_no_special_token(batches):
 def test_pairs_are_shares_of_the_whole_text_masked_or_not(batches, recipe):
     texts = ["今日は友達と話した", "した話と達友は日今", "今日は友達と話した" * 2]
     rows = batches.tokenizer(texts).input_ids
-    found = batches.masked(rows, random.Random(0)).pairs
+    found = batches.masked([Row(row) for row in rows], random.Random(0)).pairs
     assert found.shape == (3, recipe["summary"]["buckets"]) and found.sum(1) == pytest.approx(1)
     assert torch.equal(found, torch.stack([batches.pairs(row) for row in rows]))
     likeness = torch.nn.functional.cosine_similarity(found[:1], found[1:])
@@ -190,3 +199,18 @@ def test_the_card_says_what_the_product_is(recipe, tokenizer):
     count = sum(weight.numel() for weight in AutoModel.from_pretrained(ENCODER, add_pooling_layer=False).parameters())
     assert "{{" not in card and f"of {count:,} parameters" in card and f"{len(tokenizer):,} tokens" in card
     assert f"{recipe['training']['steps']:,} steps" in card and "license: apache-2.0" in card
+
+
+def test_what_a_second_text_is_to_the_first_counts_for_pairs_alone(batches, recipe):
+    model = build_model(recipe["architecture"] | TINY, batches.tokenizer, 0, recipe["summary"]["buckets"])
+    torch.nn.init.normal_(model.fits.weight, std=5.0)
+    texts = [Text("一人で読む文"), Text("お題", "答え", 1.0), Text("お題", "ほかの答え", 0.0)]
+    batch = batches.masked(batches.rows(texts), random.Random(0))
+    with torch.no_grad():
+        hidden = model.roberta(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state[:, 0]
+        chances = model.fits(hidden).sigmoid().flatten()
+        found = make_encoder.losses_of(model, batch)
+    assert found.fits.item() == pytest.approx(-(chances[1].log() + (1 - chances[2]).log()).item() / 2, rel=1e-4)
+    assert int(found.told) == int(chances[1] > 0.5) + int(chances[2] < 0.5)
+    alone = make_encoder.losses_of(model, batches.masked(batches.rows(texts[:1]), random.Random(0)))
+    assert alone.fits.item() == 0 and make_encoder.evaluate(model, [batch])["fits"] == int(found.told) / 2

@@ -13,14 +13,15 @@ from typing import Annotated, Any, NamedTuple
 import orjson
 import typer
 
-from recipekit import ROOT, invented_people, runs, yamlfile
+from recipekit import ROOT, invented_ogiri, invented_people, runs, yamlfile
 from recipekit.checkpoints import load_checkpoint, optimizers_of, save_checkpoint, write_card
 from recipekit.console import log_to, main, progress, show
 from recipekit.encoder_corpus import Batch, Batches, Corpus
 from recipekit.encoder_model import build_model, build_tokenizer
 
 RECIPE, WORDS = ROOT / "recipes/encoder/encoder.yml", ROOT / "recipes/base/corpus.yml"
-PEOPLE, BASE = ROOT / "data/samples/bigfive/source", ROOT / "data/samples/base/tokenizer.json"
+PEOPLE, HUMOUR = ROOT / "data/samples/bigfive/source", ROOT / "data/samples/ogiri/source"
+BASE = ROOT / "data/samples/base/tokenizer.json"
 ARTICLES = [ROOT / f"data/samples/hawks/{name}.jsonl" for name in ("hawks_train", "person_dummy")]
 PRODUCT, CHECKPOINT = ROOT / "data/samples/encoder", ROOT / "outputs/encoder/checkpoint.safetensors"
 
@@ -31,12 +32,16 @@ class Losses(NamedTuple):
     Attributes:
         masked: Mean cross entropy of the masked tokens (nats).
         summary: Mean cross entropy of the pairs that a text holds, as `<s>` tells them (nats).
+        fits: Mean cross entropy of whether a second text answers the first, as `<s>` tells it (nats); 0 without pairs.
         right: How many masked tokens are guessed right.
+        told: How many pairs are told right.
     """
 
     masked: Any
     summary: Any
+    fits: Any
     right: Any
+    told: Any
 
 
 def losses_of(model: Any, batch: Batch) -> Losses:
@@ -46,8 +51,13 @@ def losses_of(model: Any, batch: Batch) -> Losses:
     hidden = model.roberta(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.places)).float()
     told = model.summary(hidden[:, 0]).float()
-    entropy = torch.nn.functional.cross_entropy
-    return Losses(entropy(logits, batch.wanted), entropy(told, batch.pairs), (logits.argmax(-1) == batch.wanted).sum())
+    entropy, paired = torch.nn.functional.cross_entropy, ~batch.fits.isnan()
+    guess, fits = model.fits(hidden[paired, 0]).float().flatten(), batch.fits[paired]
+    answered = torch.nn.functional.binary_cross_entropy_with_logits(guess, fits, reduction="sum") / max(len(fits), 1)
+    return Losses(
+        entropy(logits, batch.wanted), entropy(told, batch.pairs), answered,
+        (logits.argmax(-1) == batch.wanted).sum(), ((guess > 0) == (fits > 0)).sum(),
+    )  # fmt: skip
 
 
 def evaluate(model: Any, held_out: list[Batch]) -> dict[str, float]:
@@ -55,19 +65,22 @@ def evaluate(model: Any, held_out: list[Batch]) -> dict[str, float]:
 
     Returns:
         loss: mean cross entropy of a masked token (nats); right: share of masked tokens guessed right; summary: mean
-        cross entropy of the pairs of a text (nats).
+        cross entropy of the pairs of a text (nats); fits: share of second texts of which it is told right whether they
+        answer the first.
     """
     import torch
 
-    loss, summary, right = 0.0, 0.0, 0
+    loss, summary, right, told = 0.0, 0.0, 0, 0
     count, texts = sum(len(batch.wanted) for batch in held_out), sum(len(batch.ids) for batch in held_out)
+    pairs = sum(int((~batch.fits.isnan()).sum()) for batch in held_out)
     with torch.no_grad():
         for batch in held_out:
             found = losses_of(model, batch)
             loss += found.masked.item() * len(batch.wanted)
             summary += found.summary.item() * len(batch.ids)
             right += int(found.right)
-    return {"loss": loss / count, "right": right / count, "summary": summary / texts}
+            told += int(found.told)
+    return {"loss": loss / count, "right": right / count, "summary": summary / texts, "fits": told / max(pairs, 1)}
 
 
 def rate_at(step: int, training: dict[str, Any]) -> float:
@@ -81,6 +94,7 @@ def train(model: Any, batches: Batches, key: str) -> float:
     import torch
 
     training, held_out = batches.recipe["training"], batches.held_out()
+    summary, fits = (batches.recipe[name]["weight"] for name in ("summary", "fits"))
     optimizers, total = optimizers_of(model, training), training["steps"]
     first, before = load_checkpoint(CHECKPOINT, model, optimizers, key)
     model.eval()  # no dropout: no text comes twice
@@ -94,7 +108,7 @@ def train(model: Any, batches: Batches, key: str) -> float:
                 group["lr"] = rate_at(step, training)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 found = losses_of(model, batch)
-                loss = found.masked + batches.recipe["summary"]["weight"] * found.summary
+                loss = found.masked + summary * found.summary + fits * found.fits
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
@@ -125,6 +139,7 @@ def write_product(model: Any, tokenizer: Any, recipe: dict[str, Any], scores: di
         "loss": f"{scores['loss']:.2f}",
         "right": f"{scores['right']:.1%}",
         "summary": f"{scores['summary']:.2f}",
+        "fits": f"{scores['fits']:.1%}",
     }
     write_card(RECIPE.parent / "card.md", new / "README.md", facts)
     runs.replace_folder(new, PRODUCT)
@@ -137,14 +152,16 @@ def make_encoder(
     log_to("encoder")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     recipe, words, people = yamlfile.load(RECIPE)[0], yamlfile.load(WORDS)[0], invented_people.read(PEOPLE)
+    humour = invented_ogiri.read(HUMOUR)
     articles = [orjson.loads(line)["body"] for path in ARTICLES for line in path.read_bytes().splitlines()]
     import torch
 
     torch.set_num_threads(threads)
     tokenizer = build_tokenizer(BASE, recipe["architecture"]["max_position_embeddings"] - 2)
     model = build_model(recipe["architecture"], tokenizer, recipe["seed"], recipe["summary"]["buckets"])
-    batches = Batches(recipe, Corpus(recipe, people, words, articles), tokenizer)
-    seconds = train(model, batches, runs.digest([recipe, words, people, articles, sorted(tokenizer.get_vocab())]))
+    batches = Batches(recipe, Corpus(recipe, people, words, humour, articles), tokenizer)
+    sources = [recipe, words, people, humour, articles, sorted(tokenizer.get_vocab())]
+    seconds = train(model, batches, runs.digest(sources))
     model.to(torch.bfloat16).to(torch.float32)  # the scores are of the weights as they are saved
     scores = evaluate(model, batches.held_out())
     write_product(model, tokenizer, recipe, scores, seconds / 60)

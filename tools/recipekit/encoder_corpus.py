@@ -1,9 +1,12 @@
 """The small encoder's text, drawn from a seed, and its batches of masked tokens."""
 
+import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
+from recipekit import invented_ogiri
 from recipekit.base_corpus import Writer
 from recipekit.base_notices import notice
 from recipekit.invented_chat import Conversation, Speaker
@@ -12,6 +15,27 @@ from recipekit.invented_personas import TEXTS, Persona
 ANYBODY = "XX"  # the name of every speaker here, as in the corpus once its masks are cleaned
 SPREAD = 7919  # a prime, so that pairs with a token in common fall into different buckets
 CHUNK = 8  # batches whose rows are drawn together, so that rows of like length share a batch
+
+
+class Text(NamedTuple):
+    """A text, or two of them that are read together.
+
+    Attributes:
+        body: The text, or the first one.
+        pair: The second one.
+        fits: Whether the second one answers the first, 1 or 0; nan of a single text.
+    """
+
+    body: str
+    pair: str | None = None
+    fits: float = math.nan
+
+
+class Row(NamedTuple):
+    """A text as token ids, and whether its second part answers the first."""
+
+    ids: list[int]
+    fits: float = math.nan
 
 
 class Batch(NamedTuple):
@@ -23,6 +47,7 @@ class Batch(NamedTuple):
         places: Where a token is to be guessed (n,), counted through the flattened ids.
         wanted: The tokens that stood there (n,).
         pairs: Shares of a row's pairs of neighbouring tokens that fall into each bucket (batch, buckets).
+        fits: Whether a row's second text answers the first, 1, 0 or nan (batch,).
     """
 
     ids: Any
@@ -30,6 +55,7 @@ class Batch(NamedTuple):
     places: Any
     wanted: Any
     pairs: Any
+    fits: Any
 
 
 class Corpus:
@@ -39,29 +65,35 @@ class Corpus:
         recipe: recipes/encoder/encoder.yml.
         people: The sources of the invented dialogues and personas (recipekit.invented_people.read).
         words: recipes/base/corpus.yml.
+        humour: The sources of the invented odai (recipekit.invented_ogiri.read).
         articles: Texts as they are.
     """
 
     def __init__(
-        self, recipe: dict[str, Any], people: dict[str, Any], words: dict[str, Any], articles: list[str]
-    ) -> None:
+        self, recipe: dict[str, Any], people: dict[str, Any], words: dict[str, Any], humour: dict[str, Any],
+        articles: list[str],
+    ) -> None:  # fmt: skip
         self.shares: Mapping[str, float] = recipe["corpus"]
-        self.people, self.words, self.articles = people, words, articles
+        self.people, self.words, self.humour, self.articles = people, words, humour, articles
+        self.bundled = [row for rows in invented_ogiri.sample(humour).values() for row in rows]
 
-    def texts(self, rng: random.Random) -> Iterator[str]:
+    def texts(self, rng: random.Random) -> Iterator[Text]:
         """Yield texts without end."""
-        writer = Writer(self.words, rng)
+        writer, odai = Writer(self.words, rng), invented_ogiri.Writer(self.humour, rng, self.bundled)
         while True:
             kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
             if kind == "persona":
                 row = Persona(self.people, rng).row()
-                yield "\n".join(row[name] for name in rng.sample(TEXTS, rng.randint(1, len(TEXTS))))
+                yield Text("\n".join(row[name] for name in rng.sample(TEXTS, rng.randint(1, len(TEXTS)))))
             elif kind == "news":
-                yield rng.choice(self.articles)
+                yield Text(rng.choice(self.articles))
             elif kind == "notice":
-                yield notice(writer, framed=0.5, hard=0.3, local=0.5)[0][0]
+                yield Text(notice(writer, framed=0.5, hard=0.3, local=0.5)[0][0])
+            elif kind == "odai":
+                asked, answer = odai.pair()
+                yield Text(asked.body, answer.text, float(answer.relates))
             else:
-                yield self.talk(kind, rng)
+                yield Text(self.talk(kind, rng))
 
     def talk(self, kind: str, rng: random.Random) -> str:
         """Write what a new speaker says to new partners, a line an utterance."""
@@ -96,14 +128,13 @@ class Batches:
         """Draw the batches of a chunk: rows of like length, at most `batch_tokens` of them with their padding."""
         rng, most = random.Random(f"{self.recipe['seed']}/{number}"), self.recipe["training"]["batch_tokens"]
         texts = self.corpus.texts(rng)
-        rows: list[list[int]] = []
-        while sum(map(len, rows)) < CHUNK * most:
-            drawn = [next(texts) for _ in range(16)]
-            rows += self.tokenizer(drawn, truncation=True).input_ids
-        rows.sort(key=len)
-        batches: list[list[list[int]]] = [[]]
+        rows: list[Row] = []
+        while sum(len(row.ids) for row in rows) < CHUNK * most:
+            rows += self.rows(islice(texts, 16))
+        rows.sort(key=lambda row: len(row.ids))
+        batches: list[list[Row]] = [[]]
         for row in rows:
-            if batches[-1] and (len(batches[-1]) + 1) * len(row) > most:
+            if batches[-1] and (len(batches[-1]) + 1) * len(row.ids) > most:
                 batches.append([])
             batches[-1].append(row)
         rng.shuffle(batches)
@@ -113,20 +144,24 @@ class Batches:
         """Draw batches that no chunk holds, the same ones every time."""
         rng = random.Random(f"{self.recipe['seed']}/held out")
         texts = self.corpus.texts(rng)
-        rows = self.tokenizer([next(texts) for _ in range(self.recipe["held_out"])], truncation=True).input_ids
-        rows.sort(key=len)
+        rows = self.rows(islice(texts, self.recipe["held_out"]))
+        rows.sort(key=lambda row: len(row.ids))
         return [self.masked(rows[start : start + 16], rng) for start in range(0, len(rows), 16)]
 
-    def masked(self, rows: list[list[int]], rng: random.Random) -> Batch:
+    def rows(self, texts: Iterable[Text]) -> list[Row]:
+        """Tokenise texts."""
+        return [Row(self.tokenizer(text.body, text.pair, truncation=True).input_ids, text.fits) for text in texts]
+
+    def masked(self, rows: list[Row], rng: random.Random) -> Batch:
         """Mask tokens of rows, 8 in 10 by the mask, 1 by another token, 1 not at all (Devlin et al. 2019); pad them."""
         import torch
 
-        length = -(-max(map(len, rows)) // 16) * 16  # few different shapes, each of which costs set-up
+        length = -(-max(len(row.ids) for row in rows) // 16) * 16  # few different shapes, each of which costs set-up
         pad, mask, vocab = self.tokenizer.pad_token_id, self.tokenizer.mask_token_id, len(self.tokenizer)
         ids: list[list[int]] = []
         places: list[int] = []
         wanted: list[int] = []
-        for number, row in enumerate(rows):
+        for number, (row, _) in enumerate(rows):
             shown = row + [pad] * (length - len(row))
             for place in self.hidden(row, rng):
                 places.append(number * length + place)
@@ -135,8 +170,8 @@ class Batches:
                 shown[place] = mask if chance < 0.8 else rng.randrange(4, vocab) if chance < 0.9 else row[place]
             ids.append(shown)
         tokens = torch.tensor(ids)
-        pairs = torch.stack([self.pairs(row) for row in rows])
-        return Batch(tokens, (tokens != pad).long(), torch.tensor(places), torch.tensor(wanted), pairs)
+        pairs, fits = torch.stack([self.pairs(row.ids) for row in rows]), torch.tensor([row.fits for row in rows])
+        return Batch(tokens, (tokens != pad).long(), torch.tensor(places), torch.tensor(wanted), pairs, fits)
 
     def pairs(self, row: list[int]) -> Any:
         """Count a row's pairs of neighbouring tokens by bucket, as shares of all, float of shape [buckets]."""

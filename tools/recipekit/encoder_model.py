@@ -49,8 +49,9 @@ def build_tokenizer(base: Path, max_length: int) -> Any:
 def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int, buckets: int) -> Any:
     """Build an `XLMRobertaForMaskedLM` (float32) that sees neighbours from the start (see `start_looking`).
 
-    It has a second head, `summary`, from `<s>` to the buckets of pairs of tokens that the text may hold: classifiers
-    read a text off `<s>`, which masked language modelling alone leaves empty.
+    It has two more heads on `<s>`, off which classifiers read a text, and which masked language modelling alone leaves
+    empty: `summary`, the buckets of pairs of tokens that the text may hold, and `fits`, whether a second text answers
+    the first.
     """
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
@@ -64,7 +65,7 @@ def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int, buckets
         **architecture,
     )
     model = XLMRobertaForMaskedLM(config)
-    model.summary = torch.nn.Linear(config.hidden_size, buckets)
+    model.summary, model.fits = (torch.nn.Linear(config.hidden_size, size) for size in (buckets, 1))
     with torch.no_grad():
         start_looking(model)
     return model

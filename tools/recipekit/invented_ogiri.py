@@ -47,6 +47,11 @@ class Odai(NamedTuple):
     picture: images.Picture | None = None
     caption: str = ""
 
+    @property
+    def body(self) -> str:
+        """The odai as rows of recipes/ogiri have it."""
+        return "\n".join(part for part in (self.text, self.caption and f"写真: {self.caption}") if part)
+
 
 class Answer(NamedTuple):
     """A response.
