@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score, roc_auc_score
 
@@ -162,6 +163,10 @@ def test_what_a_caption_says_is_drawn(sources):
     assert (pixels(flipped=True) == plain[:, ::-1]).all()
     assert (plain[:, :160] != pixels(number=3)[:, :160]).any() and (plain[:, 168:] == pixels(number=3)[:, 168:]).all()
     assert (plain[:, 168:] != pixels(beside="猫", main="毛糸玉")[:, 168:]).any()
+    for number in (1, 2, 3):
+        balloons = pixels(topic="遊園地", main="風船", colour="赤", number=number)[:, :160] == ink("赤")
+        labels, found = ndimage.label(balloons)
+        assert sum((labels == label).sum() > 200 for label in range(1, found + 1)) == number
     assert images.caption(sources, picture) == "砂浜に、茶色い猫が一匹いる。右に毛糸玉がある。"
     assert images.caption(sources, picture._replace(number=2, flipped=True)).endswith("二匹いる。左に毛糸玉がある。")
 
@@ -270,7 +275,7 @@ def test_the_small_encoder_knows_the_characters(tables):
     known = json.loads((ROOT / "data/samples/encoder/tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     text = "".join(row["body"] + row["response"] for name in ("validation", "test") for row in tables[name])
     met = set("".join(row["body"] + row["response"] for row in tables["train"]))
-    assert np.mean([char not in known for char in text]) < 0.005, "the others are read byte by byte"
+    assert np.mean([char not in known for char in text]) < 0.004, "the others are read byte by byte"
     assert np.mean([char not in met for char in text]) < 0.002, "a model trained on the sample alone has met the others"
 
 
