@@ -10,21 +10,19 @@ import io
 import itertools
 import math
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from recipekit import invented_ogiri_checks as checks
 from recipekit import invented_ogiri_images as images
 from recipekit import sampling
 from recipekit.errors import UserError
+from recipekit.invented_ogiri_checks import KINDS, PLAIN
 from recipekit.runs import write_bytes, write_text
-from recipekit.sampling import SLOT, Line
+from recipekit.sampling import SLOT, Deck
 
-KINDS = ("thing", "who", "place", "act")
-SLOTS = {kind + number for kind in KINDS for number in ("", "2")}
-FORMS = ("state", "say")
-PLAIN = "plain"
 COLUMNS = ("id", "odai_id", "type", "odai", "image", "response", "score")
 CAPTIONED = "written by hand"
 TRIES = 1000
@@ -92,67 +90,9 @@ def read(folder: Path) -> dict[str, Any]:
         UserError: Something in the sources is wrong; all problems at once.
     """
     sources = sampling.read_sources(folder)
-    words = sampling.words_of(spec[kind] for spec in sources["topics"].values() for kind in KINDS)
-    problems = [*_word_problems(sources), *_frame_problems(sources, words), *images.problems(sources)]
-    if problems:
+    if problems := [*checks.problems(sources), *images.problems(sources)]:
         raise UserError(problems)
     return sources
-
-
-def _word_problems(sources: dict[str, Any]) -> Iterator[str]:
-    topics = {name: " ".join(spec[kind] for kind in KINDS).split() for name, spec in sources["topics"].items()}
-    for name, spec in sources["topics"].items():
-        for kind in KINDS:
-            words = spec[kind].split()
-            if len(words) < 2:
-                yield f"{spec[kind].place}: {name}.{kind} has one word, expected two or more; add another"
-            yield from (
-                f"{spec[kind].place}: '{word}' of {name} holds '{inner}' of {other}; use another word"
-                for word in words
-                for other, inners in topics.items()
-                if other != name
-                for inner in inners
-                if inner in word
-            )
-
-
-def _frame_problems(sources: dict[str, Any], words: Collection[str]) -> Iterator[str]:
-    frames = [frame for part in ("odai", *FORMS, "extras") for frame in sampling.all_frames(sources[part])]
-    for frame in frames:
-        yield from sampling.frame_problems(frame, SLOTS.__contains__)
-    said = [Line(name, shapes[0].place) for name, shapes in sources["settings"].items()]
-    for text in (*frames, *said, *(colour["said"] for colour in sources["colours"].values())):
-        literal = SLOT.sub(" ", text)
-        yield from (
-            f"{text.place}: the text holds '{word}', a word of a topic; use another word, or a slot"
-            for word in words
-            if word in literal
-        )
-    for frame in sampling.all_frames(sources["extras"]):
-        yield from (f"{frame.place}: found <{slot}>, expected no slot here; drop it" for slot in SLOT.findall(frame))
-    for frame in sampling.all_frames(sources["odai"]):
-        forms = sampling.by_topic(frame)[0]
-        if len(forms) != 1 or forms[0] not in FORMS:
-            yield f"{frame.place}: found '{frame}', expected state：… or say：…; say how it is answered"
-    for form in FORMS:
-        for twist, frames in sources[form].items():
-            if twist != PLAIN and twist not in sources["twists"]:
-                yield f"{frames[0].place}: {form}.{twist} has no worth under twists:; add one, or mend the name"
-            yield from (f"{f.place}: found '{f}', expected a slot in it; add one" for f in frames if not SLOT.search(f))
-
-
-class Deck:
-    """Deals out topics, each in turn as often as it was given."""
-
-    def __init__(self, topics: list[str], rng: random.Random) -> None:
-        self.topics, self.rng, self.left = topics, rng, list[str]()
-
-    def draw(self, but: str = "") -> str:
-        """Return the next topic that is not `but`."""
-        if not set(self.left) - {but}:
-            self.left += self.rng.sample(self.topics, len(self.topics))
-        place = next(place for place, topic in enumerate(self.left) if topic != but)
-        return self.left.pop(place)
 
 
 class Writer:

@@ -215,3 +215,17 @@ class Novelty:
         self.pairs |= pairs
         self.sentences |= set(sentences)
         return True
+
+
+class Deck:
+    """Deals out words, each in turn as often as it was given."""
+
+    def __init__(self, words: list[str], rng: random.Random) -> None:
+        self.words, self.rng, self.left = words, rng, list[str]()
+
+    def draw(self, but: str = "") -> str:
+        """Return the next word that is not `but`."""
+        if not set(self.left) - {but}:
+            self.left += self.rng.sample(self.words, len(self.words))
+        place = next(place for place, word in enumerate(self.left) if word != but)
+        return self.left.pop(place)
