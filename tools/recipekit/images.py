@@ -48,7 +48,9 @@ def locate(name: str, folder: Path, source: Path) -> Path:
     try:
         path = (folder / name).resolve()
         if Path(name).is_absolute() or not path.is_relative_to(source.resolve()):
-            raise UserError(f"lies outside of {relative(source)}; put the image there, and name it from the CSV's folder")
+            raise UserError(
+                f"lies outside of {relative(source)}; put the image there, and name it from the CSV's folder"
+            )
         if not path.is_file():
             what = "is no file" if path.exists() else "no such file"
             raise UserError(f"{what} in {relative(folder)}; put the image there, or mend the path")
@@ -70,13 +72,12 @@ def look(path: Path, decode: bool = True) -> Look:
     with _opened(path) as image:
         width, height = image.size
         if max(width, height) > LONGEST_SIDE * min(width, height):
-            raise UserError(f"{width} x {height} pixels, longer than {LONGEST_SIDE} times its width; crop it")
+            raise UserError(f"{width} x {height} pixels, one side over {LONGEST_SIDE} times the other; crop it")
         if image.mode in ("I", "F"):
             raise UserError("grey values of 32 bits; save it as a PNG or JPEG of 8 bits")
         animated = image.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False)
         if decode:
-            image.load()
-            ImageOps.exif_transpose(image)
+            _rgb(ImageOps.exif_transpose(image))
     scaled = _scaled(width, height)
     return Look(scaled[0] * scaled[1], animated, scaled != (width, height))
 

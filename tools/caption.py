@@ -1,0 +1,314 @@
+"""Tell the images of raw data in words: CSV files with a column of captions, one caption for each distinct image.
+
+    uv run tools/caption.py ogiri                    # data/raw/ogiri, or its sample, -> data/captioned/ogiri
+    uv run tools/caption.py ogiri --batch-size 8     # where the GPU has little memory
+    uv run tools/caption.py ogiri --near 4           # images that look alike share a caption
+    uv run tools/caption.py ogiri --model ../vlm     # another vision-language model
+
+Captions that lie beside the data in captions.csv are taken as they are; a model is loaded only where some are missing.
+Stopped anywhere, the same command goes on after the last finished batch. Formats and odd images: docs/captions.md.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from recipekit import captions, images, models, runs
+from recipekit.captions import BY_HAND, FILE, Caption, Rows
+from recipekit.console import log_to, main, progress, show
+from recipekit.errors import UserError
+from recipekit.images import Look
+from recipekit.parallel import in_order
+from recipekit.process import hold
+from recipekit.runs import Step, relative
+from recipekit.task import Task, load_task
+
+CODE = ("captioner", "captions", "gold_rows", "images", "raw", "rawfiles")  # modules that the result depends on
+DEVICES = r"auto|cpu|cuda(:\d+)?"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes captions.
+
+    Attributes:
+        model: A name on the Hub, or a folder.
+        revision: Commit or branch of the former; None for a folder.
+        prompt: What the model is asked of each image.
+        max_new_tokens: Most tokens of a caption.
+    """
+
+    model: str
+    revision: str | None
+    prompt: str
+    max_new_tokens: int
+
+    @classmethod
+    def of(cls, task: Task, model: str | None, revision: str | None, max_new_tokens: int) -> "Maker":
+        """Take from data.captions in task.yml what is not given.
+
+        Raises:
+            UserError: The task has no captions, the prompt's file is missing or empty, or a folder holds no model.
+        """
+        spec = task.spec["data"]["captions"]
+        path = task.dir / spec["prompt"]
+        try:
+            prompt = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            prompt = ""
+        if not prompt:
+            raise UserError(f"{relative(path)}: expected what the model is asked, as UTF-8 text, found none; write it")
+        name = model or spec["model"]
+        if Path(name).is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            models.check_model(Path(name), "name such a folder, or owner/name of a model on the Hub")
+            return cls(name, None, prompt, max_new_tokens)
+        return cls(name, revision or (None if model else spec.get("revision")) or "main", prompt, max_new_tokens)
+
+    @property
+    def name(self) -> str:
+        """What stands in captions.csv as the model: a caption of another name is made anew."""
+        version = self.revision or runs.digest(Path(self.model))[:8]
+        asked = runs.digest([self.prompt, self.max_new_tokens, images.MOST_PIXELS, captions.LONGEST])
+        return f"{self.model}@{version} prompt {asked[:8]}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """Captions that need not be made, by digest.
+
+    Attributes:
+        shipped: Those that lie beside the data.
+        own: Those that were made here before by the same model, and those written by hand since.
+    """
+
+    shipped: dict[str, Caption]
+    own: dict[str, Caption]
+
+    @classmethod
+    def read(cls, source: Path, target: Path, maker: str) -> "Known":
+        """Read them, those of a stopped run too.
+
+        Raises:
+            UserError: All that is wrong with either file.
+        """
+        own = {digest: one for digest, one in captions.read(target / FILE).items() if one.model in (maker, BY_HAND)}
+        return cls(captions.read(source / FILE), captions.take_up(partial(target), maker) | own)
+
+    def of(self, digest: str) -> Caption | None:
+        """Return the caption of an image: by hand rather than shipped, shipped rather than made."""
+        own, shipped = self.own.get(digest), self.shipped.get(digest)
+        return shipped if shipped and not (own and own.model == BY_HAND) else own
+
+    def origin(self, digest: str) -> str:
+        """Say where the caption of an image comes from."""
+        found = self.of(digest)
+        return "missing" if found is None else "shipped" if found is self.shipped.get(digest) else "made before"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to look at.
+
+    Attributes:
+        path: The image.
+        decode: Whether all of it is read.
+        hashed: Whether its perceptual hash is wanted.
+    """
+
+    path: Path
+    decode: bool
+    hashed: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """From where to where, and how.
+
+    Attributes:
+        source: Folder of the raw files.
+        target: Folder of the new ones.
+        near: As `examine` has it.
+        device: As `Captioner` has it.
+        batch_size: Images that a model gets at a time.
+    """
+
+    source: Path
+    target: Path
+    near: int | None
+    device: str
+    batch_size: int
+
+
+def partial(target: Path) -> Path:
+    """Name the file that a run adds to, batch by batch."""
+    return target / f"{FILE}.partial"
+
+
+def examine(rows: Rows, known: Known, near: int | None) -> tuple[dict[str, Look], dict[str, str]]:
+    """Look at every distinct image, wholly where it needs a caption.
+
+    Args:
+        rows: The rows.
+        known: Captions that are there.
+        near: Bits of their perceptual hashes in which images that look alike may differ; None: none do.
+
+    Returns:
+        Digest -> look, and digest -> digest of the first image that looks alike, often itself.
+
+    Raises:
+        UserError: All images that no model could get.
+    """
+    distinct, hashed = rows.distinct, near is not None
+    order = sorted(distinct, key=lambda digest: digest not in known.shipped)  # shipped captions are shared with others
+    jobs = [Job(distinct[digest], hashed or known.of(digest) is None, hashed) for digest in order]
+    looked = in_order(_look, jobs) if any(job.decode for job in jobs) else map(_look(), jobs)
+    looks, hashes, problems = {}, [], []
+    with progress("images", len(jobs)) as advance:
+        for digest, (look, number) in zip(order, looked, strict=True):
+            advance()
+            hashes.append(number)
+            if isinstance(look, str):
+                problems.append(f"{rows.places[distinct[digest]]} {look}")
+            else:
+                looks[digest] = look
+    if problems:
+        raise UserError(problems)
+    if near is None:
+        return looks, {digest: digest for digest in order}
+    first = images.first_alike(np.array(hashes, dtype=np.uint64), near)
+    return looks, {digest: order[place] for digest, place in zip(order, first.tolist(), strict=True)}
+
+
+def _look() -> Callable[[Job], tuple[Look | str, int]]:
+    def look(job: Job) -> tuple[Look | str, int]:
+        try:
+            return images.look(job.path, job.decode), images.perceptual_hash(job.path) if job.hashed else 0
+        except UserError as error:
+            return str(error), 0
+
+    return look
+
+
+def describe(maker: Maker, wanted: Mapping[str, Path], options: Options, made: dict[str, Caption]) -> None:
+    """Make captions; those of each finished batch are added to the partial file.
+
+    Args:
+        maker: The model.
+        wanted: Digest -> image, in the order that they are done.
+        options: Device, batch size and folder.
+        made: Digest -> caption; new ones are added. An image that the model says nothing about gets none.
+
+    Raises:
+        UserError: The model cannot be loaded, or has no room for a batch.
+    """
+    from recipekit.captioner import Captioner  # loads torch, which takes seconds
+
+    captioner = Captioner(maker.model, maker.revision, maker.prompt, options.device, maker.max_new_tokens)
+    if captioner.on_cpu:
+        show(f"caption: no GPU: {len(wanted):,} captions on the CPU, slow with a large model", style="yellow")
+    waiting, name = iter(wanted.items()), maker.name
+    path = partial(options.target)
+    with progress("caption", len(wanted)) as advance, path.open("ab", buffering=0) as stream:
+        while batch := dict(islice(waiting, options.batch_size)):
+            texts = captioner.describe([images.load(image) for image in batch.values()])
+            new = {digest: Caption(text, name) for digest, text in zip(batch, texts, strict=True) if text}
+            stream.write(b"".join(captions.lines_of(new)))
+            made |= new
+            advance(len(batch))
+
+
+def make(maker: Maker, rows: Rows, options: Options) -> dict[str, int]:
+    """Make the captions that are missing and write every file; returns how many captions come from where.
+
+    Raises:
+        UserError: All images that no model could get, or that the model said nothing about.
+    """
+    known = Known.read(options.source, options.target, maker.name)
+    looks, first = examine(rows, known, options.near)
+    origins = {digest: known.origin(digest) for digest in looks}
+    shared = [digest for digest in looks if origins[digest] == "missing" and first[digest] != digest]
+    origins |= dict.fromkeys(shared, "shared")
+    counts = Counter(origins.values())
+    told = ", ".join(f"{name} {counts[name]:,}" for name in ("shipped", "made before", "shared", "missing"))
+    show(f"caption: {len(looks):,} distinct images; captions: {told}")
+    distinct = rows.distinct
+    # Patches are in proportion to pixels: little is padded, and what does not fit into memory shows at once.
+    missing = sorted((one for one in looks if origins[one] == "missing"), key=lambda one: -looks[one].pixels)
+    if missing:
+        animated, scaled = (sum(getattr(looks[one], what) for one in missing) for what in ("animated", "scaled"))
+        if animated or scaled:
+            show(f"caption: {animated:,} animated, of which the first frame is taken; {scaled:,} scaled down")
+        describe(maker, {digest: distinct[digest] for digest in missing}, options, known.own)
+    if silent := [digest for digest in missing if digest not in known.own]:
+        lines = [f'{rows.places[distinct[one]]}: the model said nothing; add {one},"...",{BY_HAND}' for one in silent]
+        where = f"add these lines to {relative(options.source / FILE)} (header {','.join(captions.KEPT)})"
+        raise UserError([*lines, f"{where} with captions of your own, or take another --model; the others are kept"])
+    found = {digest: known.of(digest) or known.of(first[digest]) for digest in looks}
+    for name, content in captions.tables(
+        rows, {digest: one.text for digest, one in found.items() if one}, first
+    ).items():
+        runs.write_bytes(options.target / name, content)
+    captions.write(options.target / FILE, known.own)
+    partial(options.target).unlink()
+    return dict(counts)
+
+
+def inputs(maker: Maker, rows: Rows, options: Options) -> dict[str, Any]:
+    """All that the result depends on."""
+    shipped = options.source / FILE
+    code = [Path(__file__), *(Path(captions.__file__).with_name(f"{name}.py") for name in CODE)]
+    return {
+        **{path.name: path for path in code},
+        "rows": {name: [row.cells for row in own] for name, own in rows.files.items()},
+        "images": {str(path): digest for path, digest in rows.digests.items()},
+        "shipped": shipped if shipped.exists() else None,
+        "maker": maker.name,
+        "near": options.near,
+    }
+
+
+def caption(
+    task: Annotated[str, typer.Argument(help="A recipe with data.captions in its task.yml.")],
+    source: Annotated[Path | None, typer.Option(help="[default: data/raw/TASK, else data/samples/TASK]")] = None,
+    output: Annotated[Path | None, typer.Option(help="[default: data/captioned/TASK]")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder, or name on the Hub.  [default: task.yml's]")] = None,
+    revision: Annotated[str | None, typer.Option(help="Its commit or branch on the Hub.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a caption.")] = 128,
+    near: Annotated[
+        int | None, typer.Option(min=0, max=images.BITS, help="Bits of 64 in which images that share a caption differ.")
+    ] = None,
+) -> None:
+    """Write a task's raw CSV files with a caption for every image."""
+    log_to("caption")
+    recipe = load_task(task)
+    folder, target = (source or recipe.raw_dir).resolve(), (output or recipe.captioned_dir).resolve()
+    if folder == target:
+        raise UserError(f"{relative(target)}: would be overwritten; name another folder with --output")
+    if not re.fullmatch(DEVICES, device):
+        raise UserError(f"--device {device}: expected auto, cpu, cuda or cuda:1")
+    maker = Maker.of(recipe, model, revision, max_new_tokens)
+    options = Options(folder, target, near, device, batch_size)
+    rows = captions.read_rows(recipe, folder)
+    step = Step(recipe.outputs, "caption", inputs(maker, rows, options), [target / one for one in (*rows.files, FILE)])
+    if step.done():
+        show("caption: up to date")
+        return
+    counts = ", ".join(f"{Path(name).stem} {count:,}" for name, count in rows.counts.items())
+    show(f"caption: {relative(folder)}: rows: {counts}")
+    with hold(target / ".caption.lock", f"caption of {recipe.name}"):
+        origins = make(maker, rows, options)
+        step.record(rows=rows.counts, captions=origins, source=relative(folder))
+    show(f"caption: {relative(target)}: rows: {counts}, as many as before")
+
+
+if __name__ == "__main__":
+    main(caption)
