@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from recipekit import ROOT
 
-pytest_plugins = ["checking", "regressing", "validating"]
+pytest_plugins = ["captioning", "checking", "regressing", "validating"]
 
 # A loaded machine is no reason to fail.
 settings.register_profile(

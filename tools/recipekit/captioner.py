@@ -54,7 +54,7 @@ class Captioner:
         try:
             inputs = self.processor(
                 text=[self.text] * len(images), images=list(images), padding=True, return_tensors="pt"
-            ).to(self.device)
+            ).to(self.device, self.model.dtype)
             with torch.inference_mode():
                 ids = self.model.generate(**inputs, **self.options)[:, inputs["input_ids"].shape[1] :]
         except torch.OutOfMemoryError:

@@ -220,8 +220,8 @@ def write(path: Path, captions: Mapping[str, Caption]) -> None:
 
 
 def fold(text: str) -> str:
-    """Make one line of a caption, without control and invisible characters."""
-    spaced = re.sub(r"\s|[\x00-\x1f\x7f-\x9f]", " ", text)
+    """Make one line of a caption, without control and invisible characters and those that a tokenizer could not write."""
+    spaced = re.sub(r"\s|[\x00-\x1f\x7f-\x9f\ufffd]", " ", text)
     return " ".join("".join(char for char in spaced if unicodedata.category(char)[0] != "C").split())
 
 
@@ -232,7 +232,7 @@ def shorten(text: str, finished: bool) -> str:
         text: On one line.
         finished: Whether the model ended it.
     """
-    cut = text[:LONGEST].rstrip("\N{REPLACEMENT CHARACTER}")
+    cut = text[:LONGEST]
     if finished and len(text) <= LONGEST:
         return cut
     return cut[: cut.rfind("。") + 1] or cut
