@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from captioning import picture
 from recipekit import images
@@ -99,6 +99,12 @@ def test_an_image_within_the_limit_stays_as_it_is(tmp_path):
     assert images.load(path).tobytes() == picture(1, (1280, 784)).tobytes()
 
 
+def much_text():
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", "0" * 2**21, zip=True)
+    return info
+
+
 def whole(folder, name, **options):
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (120, 120, 3), dtype=np.uint8))
@@ -118,6 +124,7 @@ ODD = {
     "header.png": (lambda folder: header(100, 100), "cannot be read as an image"),
     "bomb.png": (lambda folder: header(60000, 60000), "more than 89,478,485 pixels"),
     "large.png": (lambda folder: header(10000, 9000), "more than 89,478,485 pixels"),
+    "comment.png": (lambda folder: whole(folder, "a.png", pnginfo=much_text()), "Decompressed data too large"),
     "thin.png": (lambda folder: header(5, 501), "5 x 501 pixels, one side over 100 times the other"),
     "float.tiff": (lambda folder: save(folder / "a.tiff", Image.new("F", (60, 60))).read_bytes(), "of 32 bits"),
 }
@@ -180,6 +187,11 @@ def places(tmp_path):
 def test_a_path_that_is_no_image_of_the_source_is_refused(places, name, message):
     with pytest.raises(UserError, match=message):
         images.locate(name, places, places)
+
+
+def test_an_absolute_path_is_refused_even_where_it_leads_into_the_source(places):
+    with pytest.raises(UserError, match="name it from the CSV's folder"):
+        images.locate(str(places / "inside" / "a.png"), places, places)
 
 
 def test_links_and_dots_within_the_source_are_followed(places):
