@@ -61,7 +61,7 @@ def test_each_image_is_told_in_words_and_every_row_is_kept(jokes, fake, capsys):
     assert (
         "rows: train 5, validation 1, test 2\n" in shown and "train 5, validation 1, test 2, as many as before" in shown
     )
-    assert "5 distinct images; captions: shipped 0, made before 0, shared 0, missing 5" in shown
+    assert "5 distinct images; captions: shipped 0, made before 0, shared 0, new 5" in shown
 
 
 def test_a_batch_holds_images_of_like_size_and_the_largest_come_first(jokes, fake):
@@ -366,7 +366,7 @@ def test_a_killed_run_loses_no_more_than_a_batch(jokes, fake, capsys, batches):
         stream.write(b'{"digest": "torn')
     jokes.run()
     assert sum(map(len, fake.seen)) == 20 - done and not path.exists()
-    assert f"made before {done}, shared 0, missing {20 - done}" in capsys.readouterr().err
+    assert f"made before {done}, shared 0, new {20 - done}" in capsys.readouterr().err
     assert [row["caption"] for row in jokes.read("validation.csv")] == [f"幅{56 + 28 * i}の写真。" for i in range(20)]
     assert len(captions.read(jokes.target / "captions.csv")) == 20
 

@@ -47,6 +47,7 @@ SOUND = {
     "deep.png": (Image.fromarray(np.full((60, 60), 128 * 257, dtype=np.uint16)), (128, 128, 128)),
     "cmyk.jpg": (Image.new("CMYK", (60, 60), (0, 255, 255, 0)), RED),
     "lab.tiff": (Image.new("LAB", (60, 60), (255, 128, 128)), WHITE),
+    "plain.avif": (Image.new("RGB", (60, 60), RED), RED),
     "plain.bmp": (Image.new("RGB", (60, 60), RED), RED),
     "plain.gif": (Image.new("RGB", (60, 60), RED), RED),
 }

@@ -31,6 +31,7 @@ from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
 CODE = ("captioner", "captions", "gold_rows", "images", "raw", "rawfiles")  # modules that the result depends on
+ORIGINS = ("shipped", "made before", "shared", "new")  # where captions come from
 DEVICES = r"auto|cpu|cuda(:\d+)?"
 
 
@@ -109,7 +110,7 @@ class Known:
     def origin(self, digest: str) -> str:
         """Say where the caption of an image comes from."""
         found = self.of(digest)
-        return "missing" if found is None else "shipped" if found is self.shipped.get(digest) else "made before"
+        return "new" if found is None else "shipped" if found is self.shipped.get(digest) else "made before"
 
 
 @dataclass(frozen=True)
@@ -233,31 +234,35 @@ def make(maker: Maker, rows: Rows, options: Options) -> dict[str, int]:
     known = Known.read(options.source, options.target, maker.name)
     looks, first = examine(rows, known, options.near)
     origins = {digest: known.origin(digest) for digest in looks}
-    shared = [digest for digest in looks if origins[digest] == "missing" and first[digest] != digest]
+    shared = [digest for digest in looks if origins[digest] == "new" and first[digest] != digest]
     origins |= dict.fromkeys(shared, "shared")
     counts = Counter(origins.values())
-    told = ", ".join(f"{name} {counts[name]:,}" for name in ("shipped", "made before", "shared", "missing"))
-    show(f"caption: {len(looks):,} distinct images; captions: {told}")
+    shown = ", ".join(f"{name} {counts[name]:,}" for name in ORIGINS)
+    show(f"caption: {len(looks):,} distinct images; captions: {shown}")
     distinct = rows.distinct
     # Patches are in proportion to pixels: little is padded, and what does not fit into memory shows at once.
-    missing = sorted((one for one in looks if origins[one] == "missing"), key=lambda one: -looks[one].pixels)
+    missing = sorted((one for one in looks if origins[one] == "new"), key=lambda one: -looks[one].pixels)
     if missing:
         animated, scaled = (sum(getattr(looks[one], what) for one in missing) for what in ("animated", "scaled"))
         if animated or scaled:
             show(f"caption: {animated:,} animated, of which the first frame is taken; {scaled:,} scaled down")
         describe(maker, {digest: distinct[digest] for digest in missing}, options, known.own)
     if silent := [digest for digest in missing if digest not in known.own]:
-        lines = [f'{rows.places[distinct[one]]}: the model said nothing; add {one},"...",{BY_HAND}' for one in silent]
-        where = f"add these lines to {relative(options.source / FILE)} (header {','.join(captions.KEPT)})"
-        raise UserError([*lines, f"{where} with captions of your own, or take another --model; the others are kept"])
-    found = {digest: known.of(digest) or known.of(first[digest]) for digest in looks}
-    for name, content in captions.tables(
-        rows, {digest: one.text for digest, one in found.items() if one}, first
-    ).items():
+        raise UserError(_silence(silent, rows, options.source / FILE))
+    told = {digest: one.text for digest in looks if (one := known.of(digest) or known.of(first[digest]))}
+    for name, content in captions.tables(rows, told, first).items():
         runs.write_bytes(options.target / name, content)
     captions.write(options.target / FILE, known.own)
     partial(options.target).unlink()
     return dict(counts)
+
+
+def _silence(digests: list[str], rows: Rows, path: Path) -> list[str]:
+    """Name the images that the model said nothing about, and say what to do."""
+    distinct = rows.distinct
+    lines = [f'{rows.places[distinct[one]]}: the model said nothing; add {one},"...",{BY_HAND}' for one in digests]
+    remedy = f"add these lines to {relative(path)} ({','.join(captions.KEPT)}) with captions of your own"
+    return [*lines, f"{remedy}, or take another --model; the other captions are kept"]
 
 
 def inputs(maker: Maker, rows: Rows, options: Options) -> dict[str, Any]:
