@@ -220,7 +220,7 @@ def write(path: Path, captions: Mapping[str, Caption]) -> None:
 
 
 def fold(text: str) -> str:
-    """Make one line of a caption, without control and invisible characters and those that a tokenizer could not write."""
+    """Make one line of a caption, without control and invisible characters, nor what a tokenizer could not write."""
     spaced = re.sub(r"\s|[\x00-\x1f\x7f-\x9f\ufffd]", " ", text)
     return " ".join("".join(char for char in spaced if unicodedata.category(char)[0] != "C").split())
 
