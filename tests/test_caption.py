@@ -210,12 +210,13 @@ def test_all_that_is_wrong_comes_at_once_and_before_the_model(jokes, put_in):
     assert found[-1].endswith("(2 rows name it)") and not jokes.target.exists()
 
 
-def test_broken_images_are_named_all_at_once_and_before_the_model(jokes, put_in):
+@pytest.mark.parametrize("near", [None, 4])
+def test_broken_images_are_named_all_at_once_and_before_the_model(jokes, put_in, near):
     put_in(lambda *_: pytest.fail("loaded"))
     (jokes.raw / "images" / "1.png").write_bytes(b"")
     content = (jokes.raw / "images" / "4.png").read_bytes()
     (jokes.raw / "images" / "4.png").write_bytes(content[:-60])
-    found = problems(jokes)
+    found = problems(jokes, near=near)
     assert len(found) == 2 and "train.csv:4: image 'images/1.png' the file is empty" in found[0]
     assert "test.csv:3: image 'images/4.png' cannot be read as an image" in found[1]
     assert not list(jokes.target.glob("*.csv"))

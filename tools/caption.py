@@ -168,8 +168,8 @@ def examine(rows: Rows, known: Known, near: int | None) -> tuple[dict[str, Look]
     """
     distinct, hashed = rows.distinct, near is not None
     order = sorted(distinct, key=lambda digest: digest not in known.shipped)  # shipped captions are shared with others
-    jobs = [Job(distinct[digest], hashed or known.of(digest) is None, hashed) for digest in order]
-    looked = in_order(_look, jobs) if any(job.decode for job in jobs) else map(_look(), jobs)
+    jobs = [Job(distinct[digest], known.of(digest) is None, hashed) for digest in order]
+    looked = in_order(_look, jobs) if hashed or any(job.decode for job in jobs) else map(_look(), jobs)
     looks, hashes, problems = {}, [], []
     with progress("images", len(jobs)) as advance:
         for digest, (look, number) in zip(order, looked, strict=True):
@@ -188,13 +188,14 @@ def examine(rows: Rows, known: Known, near: int | None) -> tuple[dict[str, Look]
 
 
 def _look() -> Callable[[Job], tuple[Look | str, int]]:
-    def look(job: Job) -> tuple[Look | str, int]:
+    def looked(job: Job) -> tuple[Look | str, int]:
         try:
-            return images.look(job.path, job.decode), images.perceptual_hash(job.path) if job.hashed else 0
+            look = images.look(job.path, job.decode and not job.hashed)  # the hash decodes all of it as well
+            return look, images.perceptual_hash(job.path) if job.hashed else 0
         except UserError as error:
             return str(error), 0
 
-    return look
+    return looked
 
 
 def describe(maker: Maker, wanted: Mapping[str, Path], options: Options, made: dict[str, Caption]) -> None:
