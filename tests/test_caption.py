@@ -235,6 +235,21 @@ def test_files_of_another_form_are_refused(jokes, header, row, message):
     assert any(message in problem for problem in problems(jokes))
 
 
+def test_columns_are_missed_below_a_row_that_is_too_short(jokes):
+    jokes.write("train.csv", [["1"], ["2", "text", "あ"]], "id,type,odai")
+    assert ["train.csv:2: fewer" in one or "train.csv:1: no column image" in one for one in problems(jokes)] == [
+        True
+    ] * 2
+
+
+def test_an_image_that_may_not_be_read_is_named(jokes, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(hashlib, "file_digest", refuse)
+    assert "images/0.png: cannot be read, Permission denied" in problems(jokes)[0]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -74,7 +74,7 @@ def read_rows(task: Task, source: Path) -> Rows:
     """Read the CSV files that task.yml names, and digest their images.
 
     Raises:
-        UserError: All that is wrong with files, rows and paths of images.
+        UserError: All that is wrong with files, rows and paths of images; or an image that cannot be read.
     """
     found, problems = rawfiles.files(task, source)
     rows = Rows()
@@ -113,12 +113,13 @@ def _cells(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, str
     """Yield place and cells of the sound rows of a CSV file; what is wrong with the others goes to problems."""
     if path.suffix.lower() != ".csv":
         raise UserError(f"{relative(path)}: rows with images are read from CSV files; convert it, and mend task.yml")
-    empty = True
+    empty, columns = True, None
     for chunk in raw.chunks(path):
         for line, cells in chunk.rows(1):
-            if empty and isinstance(cells, dict):
-                _check_columns(path, list(cells))
             empty = False
+            if columns is None and isinstance(cells, dict):
+                columns = list(cells)
+                _check_columns(path, columns)
             wrong = [cells] if isinstance(cells, str) else list(_wrong(cells))
             problems += [f"{relative(path)}:{line}: {what}" for what in wrong]
             if not wrong and isinstance(cells, dict):
@@ -160,8 +161,11 @@ def _locate(folder: Path, name: str, source: Path) -> Path | str:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{relative(path)}: cannot be read, {error.strerror}; see to its rights") from None
 
 
 def read(path: Path) -> dict[str, Caption]:
