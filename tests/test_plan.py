@@ -66,24 +66,45 @@ def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
 
 STUB = """#!/bin/sh
 echo "$@" >> "$CALLS"
-case "$*" in *plan.py*) echo "cpu regression $DATA_PLAN" ;; *phases*) echo one two ;; esac
+case "$*" in *plan.py*) echo "$PLANNED" ;; *phases*) echo one two ;; esac
 """
+
+
+def calls_of(tmp_path, task: str, planned: str) -> list[str]:
+    """Run train_all.sh with a python that only notes its arguments."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "PLANNED": planned}
+    env["LOG_DIR"] = str(tmp_path / "logs")
+    subprocess.run(["bash", "train_all.sh", task], cwd=ROOT, env=env, check=True)
+    return (tmp_path / "calls").read_text().splitlines()
 
 
 @pytest.mark.parametrize(
     ("data", "source"), [("sample", "data/samples/bigfive"), ("raw", "data/raw/bigfive"), ("my data", "my data")]
 )
 def test_train_all_runs_a_variant_on_its_tasks_data(tmp_path, data, source):
-    stub = tmp_path / "python"
-    stub.write_text(STUB)
-    stub.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "DATA_PLAN": data}
-    env["LOG_DIR"] = str(tmp_path / "logs")
-    subprocess.run(["bash", "train_all.sh", "bigfive:alone"], cwd=ROOT, env=env, check=True)
-    calls = (tmp_path / "calls").read_text().splitlines()
+    calls = calls_of(tmp_path, "bigfive:alone", f"cpu regression no {data}")
     assert f"tools/regenerate_segments.py bigfive:alone --source {source}" in calls
     assert [call.split()[0].removeprefix("tools/").removesuffix(".py") for call in calls if "tools/" in call] == [
         *("plan", "regenerate_segments", "leaks", "check", "train", "train", "merge", "baselines", "predict"),
         *("evaluate", "model_card", "upload", "summary"),
     ]
     assert "tools/train.py bigfive:alone two --profile cpu" in calls
+
+
+def test_train_all_tells_pictures_in_words_first(tmp_path):
+    calls = calls_of(tmp_path, "ogiri:listwise", "cpu ranking yes sample")
+    assert "tools/caption.py ogiri:listwise --source data/samples/ogiri" in calls
+    captioned = "tools/regenerate_segments.py ogiri:listwise --source data/captioned/ogiri"
+    assert calls.index("tools/caption.py ogiri:listwise --source data/samples/ogiri") < calls.index(captioned)
+    assert "tools/leaks.py ogiri:listwise --source data/captioned/ogiri" in calls
+    assert "tools/baselines.py ogiri:listwise" in calls
+
+
+def test_plans_say_whether_there_are_pictures(capsys):
+    plan.plan("ogiri", "cpu", "sample")
+    assert capsys.readouterr().out == "cpu ranking yes sample\n"
+    assert list(plan.steps(load_task("ogiri"), ["phase1"], "sample"))[:2] == ["caption", "regenerate"]
+    assert plan.steps(load_task("ogiri"), ["phase1"], "sample")["regenerate"].startswith("data/captioned/ogiri -> ")

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recipekit import ROOT, segments, specials, windows
+from recipekit.prompt_templates import at_line_start
 from recipekit.specials import defuser
-from recipekit.task import _at_line_start, load_task
+from recipekit.task import load_task
 from tiny import tiny_tokenizer
 
 SPECIAL = [
@@ -119,14 +120,14 @@ def test_what_only_looks_like_a_special_token_stays():
     "pattern", yaml.safe_load((ROOT / "recipes/hawks/task.yml").read_text())["prompt"]["strip"][:3]
 )
 def test_the_recipes_patterns_are_looked_for_in_one_pass(pattern):
-    assert _at_line_start(pattern)
+    assert at_line_start(pattern)
 
 
 @pytest.mark.parametrize(
     "pattern", ["a", "^a|b", r"^(a)\1", "(?i)^a", "^(?P<x>a)", "^*", "^a(?=b)", "^", r"^x(?i:b)", "[^a]", r"\^a"]
 )
 def test_other_patterns_are_looked_for_alone(pattern):
-    assert _at_line_start(pattern) == (pattern == "^")
+    assert at_line_start(pattern) == (pattern == "^")
 
 
 @given(st.text("写真:：\n 配信【】a|", max_size=40))

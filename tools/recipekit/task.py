@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import orjson
 
 from recipekit import ROOT, specials, task_problems, yamlfile
 from recipekit.errors import UserError
+from recipekit.prompt_templates import at_line_start, renderer
 from recipekit.runs import digest, relative
 
 _write_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -180,7 +180,7 @@ class Task:
     @cached_property
     def _renderers(self) -> list[str | Callable[[str], str]]:
         texts = [path.read_text(encoding="utf-8") for path in self.prompt_files]
-        return [_renderer(text, self.spec["prompt"]["bos"] if i == 0 else "") for i, text in enumerate(texts)]
+        return [renderer(text, self.spec["prompt"]["bos"] if i == 0 else "") for i, text in enumerate(texts)]
 
     @cached_property
     def _strip(self) -> list[re.Pattern[str]]:
@@ -190,9 +190,9 @@ class Task:
     def _to_strip(self) -> Callable[[str], object]:
         """Tell in one pass of articles, most of which have nothing to strip, whether any pattern would."""
         patterns = self.spec.get("prompt", {}).get("strip", [])
-        anchored = "|".join(pattern[1:] for pattern in patterns if _at_line_start(pattern))
+        anchored = "|".join(pattern[1:] for pattern in patterns if at_line_start(pattern))
         tests: list[Callable[[str], object]] = [
-            re.compile(pattern, re.M).search for pattern in patterns if not _at_line_start(pattern)
+            re.compile(pattern, re.M).search for pattern in patterns if not at_line_start(pattern)
         ]
         if anchored:  # a search for ^ would stop at every character, one for a line end flies
             tests += [re.compile(f"(?:{anchored})", re.M).match, re.compile(f"\\n(?:{anchored})", re.M).search]
@@ -251,30 +251,6 @@ class Task:
         if "prompt" not in self.spec:
             return {}
         return {"prompt": [self.spec["prompt"], [path.read_text(encoding="utf-8") for path in self.prompt_files]]}
-
-
-def _at_line_start(pattern: str) -> bool:
-    """Tell of a regular expression whether it is ^ and a part that can stand among others; False where in doubt."""
-    bare = re.sub(r"\[\^?\]?[^\]]*\]", "c", re.sub(r"\\[^0-9]", "c", pattern))
-    while (inner := re.sub(r"\((?:\?:)?[^()?]*\)", "g", bare)) != bare:
-        bare = re.sub(r"g[?*+]", "g", inner)
-    return re.fullmatch(r"\^(?![*?{])[^|()\\]*", bare) is not None
-
-
-def _renderer(source: str, before: str) -> str | Callable[[str], str]:
-    """Make a function that renders a template; one that says {{ body }} and no more just puts texts together.
-
-    What has no {{ body }} is rendered here and now.
-    """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    nodes = [node for output in environment.parse(source).body for node in getattr(output, "nodes", [None])]
-    if any(not isinstance(node, jinja2.nodes.TemplateData | jinja2.nodes.Name) for node in nodes):
-        template = environment.from_string(source)
-        return lambda text: before + template.render(body=text)
-    parts = [before, *(node.data if isinstance(node, jinja2.nodes.TemplateData) else None for node in nodes)]
-    if None not in parts:
-        return "".join(part for part in parts if part)
-    return lambda text: "".join([text if part is None else part for part in parts])
 
 
 def need_extraction(task: Task, tool: str, instead: str) -> None:
