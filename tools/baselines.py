@@ -3,8 +3,8 @@
     uv run tools/baselines.py bigfive
 
 Writes outputs/<task>/baselines/<name>.jsonl, which evaluate.py scores beside the model's predictions: constant (the
-mean of the training rows' labels), ridge (TF-IDF of character n-grams, ridge regression) and, of rankings, length (least
-squares on the response's length). They learn from the rows that the last phase of the task trains on, and choose
+mean of the training rows' labels), ridge (TF-IDF of character n-grams, ridge regression) and, of rankings, length
+(least squares on the response's length). They learn from the rows that the last phase of the task trains on, and choose
 settings on its validation rows.
 """
 

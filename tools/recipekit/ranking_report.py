@@ -24,8 +24,8 @@ BASELINES = {
 }
 METRICS = {
     "ndcg": ("並びのよさ", "NDCG"), "spearman": ("順位相関", "Spearman"), "top1": ("1位の的中", "top1"),
-    "ndcg_global": ("全行を1列に並べた並びのよさ", "NDCG global"), "mse": ("平均二乗誤差", "MSE"),
-    "rmse": ("その平方根", "RMSE"), "mae": ("平均絶対誤差", "MAE"), "r2": ("決定係数", "R²"),
+    "ndcg_global": ("全行の並び", "NDCG global"), "mse": ("平均二乗誤差", "MSE"),
+    "rmse": ("平均二乗誤差の平方根", "RMSE"), "mae": ("平均絶対誤差", "MAE"), "r2": ("決定係数", "R²"),
 }  # fmt: skip
 FIRST = ("ndcg", "spearman")  # what verdicts are given by
 

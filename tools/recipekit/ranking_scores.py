@@ -57,7 +57,7 @@ def quality(gold: Array, predicted: Array, owner: Places, groups: int, least: fl
     """
 
     def add(values: Array) -> Array:
-        return np.bincount(owner, weights=values, minlength=groups)
+        return np.asarray(np.bincount(owner, weights=values, minlength=groups), dtype=float)
 
     rows = np.bincount(owner, minlength=groups)
     worth, rank = _shared(predicted, owner, rows)
