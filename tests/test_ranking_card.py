@@ -103,10 +103,19 @@ def test_baselines_that_are_not_beaten_are_told(task):
 
 @pytest.mark.parametrize(
     "words",
-    ["Humour is subjective", "votes of one site", "面白さは人によって違います", "owner/sees-images", "It sees no images",
-     "CC BY 4.0 | Name the site.", "no leave to publish", "`cc-by-4.0`", "none of which is in the training data",
-     "1 odai with one response, or with equal votes"],
-)  # fmt: skip
+    [
+        "Humour is subjective",
+        "votes of one site",
+        "面白さは人によって違います",
+        "owner/sees-images",
+        "It sees no images",
+        "CC BY 4.0 | Name the site.",
+        "no leave to publish",
+        "`cc-by-4.0`",
+        "none of which is in the training data",
+        "1 odai with one response, or with equal votes",
+    ],
+)
 def test_limits_are_told(task, words):
     assert words in re.sub(r"\s+", " ", write(task)[1])
 

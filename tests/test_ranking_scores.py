@@ -201,7 +201,9 @@ def test_no_difference_is_shown_where_there_is_none():
 def test_intervals_hold_the_truth_as_often_as_they_say():
     def draw(random, groups):
         gold = random.uniform(-1, 5, (4 * groups, 1))
-        return Lists(Pairs(gold, gold + random.normal(0, 2, gold.shape), np.repeat(np.arange(groups), 4), groups), LEAST)
+        return Lists(
+            Pairs(gold, gold + random.normal(0, 2, gold.shape), np.repeat(np.arange(groups), 4), groups), LEAST
+        )
 
     truth = {name: draw(np.random.default_rng(0), 50_000).quality for name in ("ndcg", "spearman")}
     held = dict.fromkeys(truth, 0)

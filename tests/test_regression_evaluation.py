@@ -302,6 +302,7 @@ def test_a_missed_bar_fails_the_command(clone):
 
 
 def test_redact_is_for_extractions(clone):
+    assert evaluate(clone).returncode == 0
     done = evaluate(clone, "--redact")
     assert done.returncode == 2 and "--redact" in done.stderr
 

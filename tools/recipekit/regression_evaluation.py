@@ -45,7 +45,7 @@ def inputs(task: Task, options: Options) -> dict[str, Any]:
     """Name what the scores depend on beside the predictions, gold and articles."""
     return {
         "regression": task.spec["regression"],
-        "options": [options.resamples, options.seed],
+        "options": [options.resamples, options.seed, options.redact],
         **{f"baseline {path.stem}": path for path in evaluating.baselines(task, options)},
         **{path.name: path for path in CODE},
     }
