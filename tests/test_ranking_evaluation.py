@@ -272,6 +272,7 @@ def test_tables_for_spreadsheets(task):
 
     edit(task.root / PREDICTIONS, mend)
     metrics, _ = score(task)
+    assert (task.root / SCORES / "test_predictions.csv").read_bytes().startswith(b"\xef\xbb\xbfid,")
     rows = table(task.root / SCORES / "test_predictions.csv")
     assert list(rows[0]) == [
         "id",
