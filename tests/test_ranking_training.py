@@ -14,7 +14,7 @@ import predict
 import rank
 import regenerate_segments
 from ranked import write_task
-from recipekit.estimator import pair_digest
+from recipekit.inputs import pair_digest
 from recipekit.models import load_classifier, mark_second_text
 from recipekit.regressor import Regressor, read_facts
 from recipekit.segments import read_jsonl

@@ -273,7 +273,7 @@ def test_compare(clone):
 def test_bars(clone, bars, shown):
     (clone / "bars.yml").write_text(bars, encoding="utf-8")
     task = load_task("traits", clone)
-    found = read_bars(clone / "bars.yml", regression_evaluation.bars(task))
+    found = read_bars(clone / "bars.yml", regression_evaluation.bars(task, clone / GOLD))
     options = Options(clone / GOLD, None, clone / "scores", resamples=100, bars=found)
     _, failures = regression_evaluation.score(task, clone / PREDICTIONS, options)
     assert len(failures) == len(shown) and all(part in one for part, one in zip(shown, failures, strict=True))
@@ -291,7 +291,7 @@ def test_bars(clone, bars, shown):
 def test_bad_bars(tmp_path, bars, shown):
     (tmp_path / "bars.yml").write_text(bars, encoding="utf-8")
     with pytest.raises(UserError) as error:
-        read_bars(tmp_path / "bars.yml", regression_evaluation.bars(add_recipe(tmp_path)))
+        read_bars(tmp_path / "bars.yml", regression_evaluation.bars(add_recipe(tmp_path), tmp_path / GOLD))
     assert len(error.value.problems) == 1 and shown in error.value.problems[0]
 
 
@@ -302,6 +302,7 @@ def test_a_missed_bar_fails_the_command(clone):
 
 
 def test_redact_is_for_extractions(clone):
+    assert evaluate(clone).returncode == 0
     done = evaluate(clone, "--redact")
     assert done.returncode == 2 and "--redact" in done.stderr
 

@@ -3,12 +3,13 @@
     uv run tools/baselines.py bigfive
 
 Writes outputs/<task>/baselines/<name>.jsonl, which evaluate.py scores beside the model's predictions: constant (the
-mean of the training rows' labels) and ridge (TF-IDF of character n-grams, ridge regression). They learn from the rows
-that the last phase of the task trains on, and choose settings on its validation rows.
+mean of the training rows' labels), ridge (TF-IDF of character n-grams, ridge regression) and, of rankings, length
+(least squares on the response's length). They learn from the rows that the last phase of the task trains on, and choose
+settings on its validation rows.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +35,9 @@ def read(task: Task, files: dict[str, Path]) -> Data:
         for place, found in inputs.scan(files["test"]):
             if isinstance(found, inputs.Problem):
                 problems.append(f"{place}: {found.text}")
+            elif task.is_paired and not isinstance(found.get("pair"), str):
+                remedy = f"make the file with tools/regenerate_segments.py {task.name}"
+                problems.append(f"{place}: 'pair': expected text, found {str(found.get('pair'))[:40]!r}; {remedy}")
             else:
                 test.append(found)
     except UserError as error:
@@ -41,6 +45,11 @@ def read(task: Task, files: dict[str, Path]) -> Data:
     if problems:
         raise UserError(problems)
     return Data(task, rows["train"], rows["validation"], test)
+
+
+def digest(row: dict[str, Any]) -> dict[str, str]:
+    """Say which pair of texts an estimate is of, where there are two."""
+    return {"digest": inputs.pair_digest(row["body"], row["pair"])} if "pair" in row else {}
 
 
 def make(
@@ -53,7 +62,7 @@ def make(
     log_to("baselines")
     kinds = baselines.OF_KIND.get(recipe.kind)
     if kinds is None:
-        raise UserError(f"{recipe.name} is of kind {recipe.kind}, which has no baselines; they are for regressions")
+        raise UserError(f"{recipe.name} is of kind {recipe.kind}, which has no baselines; they are for numbers")
     given = {name: path for name, path in (("train", train), ("validation", validation)) if path}
     files = given if len(given) == 2 else baselines.training_files(recipe) | given
     files["test"] = recipe.test_path("input")
@@ -74,7 +83,7 @@ def make(
                 raise RuntimeError(f"{name} gave values of shape {values.shape}, or such as are not finite")
             estimates = [dict(zip(recipe.targets, row, strict=True)) for row in values.tolist()]
             rows = zip(data.test, estimates, strict=True)
-            write_jsonl(paths[name], [{"id": row["id"], "output": output} for row, output in rows])
+            write_jsonl(paths[name], [{"id": row["id"], "output": output, **digest(row)} for row, output in rows])
             advance()
     step.record(train=relative(files["train"]), rows=len(data.train.texts), **facts)
     names = ", ".join(f"{name} {found}" for name, found in facts.items())

@@ -5,8 +5,8 @@
     uv run tools/evaluate.py hawks --compare A.jsonl B.jsonl            # is B really better than A?
     uv run tools/evaluate.py hawks --baseline recipes/hawks/baseline.yml   # exit 1 where a metric misses its bar
 
-Writes DIR/metrics.json, errors.jsonl (every wrong value, or the worst estimates) and report.html. What is compared and
-counted, and how: docs/evaluation.md.
+Writes DIR/metrics.json, errors.jsonl (every wrong value, or the worst estimates), report.html and, of rankings, tables
+as CSV. What is compared and counted, and how: docs/evaluation.md.
 """
 
 import json
@@ -16,14 +16,18 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import evaluating, extraction_evaluation, regression_evaluation, tables
+from recipekit import evaluating, extraction_evaluation, ranking_evaluation, regression_evaluation, tables
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.evaluating import Kind, Options
 from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
-KINDS: dict[str, Kind] = {"extraction": extraction_evaluation, "regression": regression_evaluation}
+KINDS: dict[str, Kind] = {
+    "extraction": extraction_evaluation,
+    "regression": regression_evaluation,
+    "ranking": ranking_evaluation,
+}
 
 
 def make_step(task: Task, predictions: Path, options: Options) -> Step:
@@ -34,8 +38,8 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
         "articles": options.articles,
         "evaluate.py": Path(__file__),
     }
-    products = [options.output / name for name in ("metrics.json", "errors.jsonl", "report.html")]
-    return Step(task.outputs, "evaluate", files | KINDS[task.kind].inputs(task, options), products)
+    kind = KINDS[task.kind]
+    return Step(task.outputs, "evaluate", files | kind.inputs(task, options), kind.products(task, options))
 
 
 def evaluate(
@@ -62,10 +66,11 @@ def evaluate(
     if compare and (given := [name for name, value in without.items() if value]):
         raise UserError(f"--compare does not go with {', '.join(given)}: it only compares; run evaluate.py once more")
     own = recipe.test_path("input")
+    right = gold or recipe.test_path("gold")
     options = Options(
-        gold or recipe.test_path("gold"), articles or (own if gold is None and own.exists() else None),
+        right, articles or (own if gold is None and own.exists() else None),
         output or recipe.outputs / "evaluation", resamples, seed, redact,
-        evaluating.read_bars(baseline, kind.bars(recipe)) if baseline else {},
+        evaluating.read_bars(baseline, kind.bars(recipe, right)) if baseline else {},
     )  # fmt: skip
     if compare:
         show(kind.compare(recipe, compare, options))

@@ -4,12 +4,13 @@ A model that does not beat the mean of the training labels has learned nothing o
 TF-IDF with ridge regression need not be that large.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recipekit import yamlfile
 from recipekit.errors import UserError
@@ -28,12 +29,14 @@ class Rows(NamedTuple):
     """Rows with labels.
 
     Attributes:
-        texts: What is estimated from.
+        texts: What is estimated from; of a ranking both texts of a pair, a line each.
         labels: Float of shape [rows, targets].
+        lengths: Int of shape [rows], characters of what is scored: of a ranking the second text.
     """
 
     texts: list[str]
     labels: Array
+    lengths: NDArray[np.int64]
 
 
 class Data(NamedTuple):
@@ -66,6 +69,24 @@ def constant(data: Data) -> tuple[Array, dict[str, Any]]:
     return np.tile(mean, (len(data.test), 1)), {"mean": named}
 
 
+def length(data: Data) -> tuple[Array, dict[str, Any]]:
+    """Estimate by least squares on the logarithm of the text's length and its square, within the scale.
+
+    Returns:
+        Float of shape [test rows, targets], and the facts that a reader wants to know.
+    """
+
+    def features(lengths: Any) -> Array:
+        return np.vander(np.log(np.maximum(lengths, 1)), 3)
+
+    found, *_ = np.linalg.lstsq(features(data.train.lengths), data.train.labels, rcond=None)
+    estimate = partial(_within, _scales(data.task), lambda x: x @ found, len(data.task.targets))
+    error = float(((estimate(features(data.validation.lengths)) - data.validation.labels) ** 2).mean())
+    lengths = [len(scored_text(row)) for row in data.test]
+    facts = {"validation_mse": round(error, 4), "mean_length": round(float(data.train.lengths.mean()), 1)}
+    return estimate(features(lengths)), facts
+
+
 def ridge(data: Data) -> tuple[Array, dict[str, Any]]:
     """Estimate by ridge regression on TF-IDF of character n-grams, within the scale.
 
@@ -85,8 +106,8 @@ def ridge(data: Data) -> tuple[Array, dict[str, Any]]:
     except ValueError:  # sklearn's, where nothing is left
         raise UserError(f"ridge: no {NGRAMS} characters stand in {RARE} training rows; give it more rows") from None
     validation = vectorizer.transform(data.validation.texts)
-    test = vectorizer.transform([row["body"] for row in data.test])
-    scales = np.array([target["scale"] for target in data.task.targets.values()], dtype=float).T
+    test = vectorizer.transform([whole_text(row) for row in data.test])
+    scales = _scales(data.task)
     fitted = {}
     for alpha in ALPHAS:
         model = Ridge(alpha, solver="sparse_cg").fit(train, data.train.labels)
@@ -99,11 +120,28 @@ def ridge(data: Data) -> tuple[Array, dict[str, Any]]:
     return estimate(test), facts
 
 
+def whole_text(row: Mapping[str, Any]) -> str:
+    """Return what a row is estimated from."""
+    return f"{row['body']}\n{row['pair']}" if "pair" in row else row["body"]
+
+
+def scored_text(row: Mapping[str, Any]) -> str:
+    """Return what a row's numbers are about: of a pair the second text."""
+    return row.get("pair", row["body"])
+
+
+def _scales(task: Task) -> Array:
+    return np.array([target["scale"] for target in task.targets.values()], dtype=float).T
+
+
 def _within(scales: Array, predict: Callable[[Any], Array], targets: int, features: Any) -> Array:
     return np.clip(predict(features).reshape(-1, targets), *scales)
 
 
-OF_KIND: dict[str, dict[str, Baseline]] = {"regression": {"constant": constant, "ridge": ridge}}
+OF_KIND: dict[str, dict[str, Baseline]] = {
+    "regression": {"constant": constant, "ridge": ridge},
+    "ranking": {"constant": constant, "length": length, "ridge": ridge},
+}
 
 
 def training_files(task: Task) -> dict[str, Path]:
@@ -131,25 +169,30 @@ def training_files(task: Task) -> dict[str, Path]:
 
 
 def read_rows(task: Task, path: Path) -> Rows:
-    """Read training rows: {"id", "body", "labels": {target: number}} a line.
+    """Read training rows: {"id", "body", "labels": {target: number}} a line, of a ranking with "pair".
 
     Raises:
         UserError: The file is missing or empty, or rows are not of that form; all at once.
     """
-    texts, labels, problems = [], [], []
+    keys = ["body", "pair"] if task.is_paired else ["body"]
+    texts, labels, lengths, problems = [], [], [], []
     try:
         for line, row in read_jsonl(path):
             own = row.get("labels")
             numbers = [own.get(name) for name in task.targets] if isinstance(own, dict) else []
-            if isinstance(row.get("body"), str) and numbers and all(type(one) in (int, float) for one in numbers):
-                texts.append(row["body"])
+            is_text = all(isinstance(row.get(key), str) for key in keys)
+            if is_text and numbers and all(type(one) in (int, float) for one in numbers):
+                own_texts = {key: row[key] for key in keys}
+                texts.append(whole_text(own_texts))
+                lengths.append(len(scored_text(own_texts)))
                 labels.append(numbers)
             else:
-                expected = f"expected 'body' and 'labels' with a number for each of {', '.join(task.targets)}"
+                names = " and ".join(f"'{key}'" for key in (*keys, "labels"))
+                expected = f"expected {names} with a number for each of {', '.join(task.targets)}"
                 remedy = f"make the file with tools/regenerate_segments.py {task.name}"
                 problems.append(f"{relative(path)}:{line}: {expected}; {remedy}")
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(problems)
-    return Rows(texts, np.array(labels, dtype=float))
+    return Rows(texts, np.array(labels, dtype=float), np.array(lengths))

@@ -1,6 +1,5 @@
 """Estimators: articles in, rows of a regression task out; its model has heads, or writes digits (a decoder)."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,18 +11,13 @@ from numpy.typing import NDArray
 from recipekit import decoding, models, windows
 from recipekit.digits import Slots
 from recipekit.errors import UserError
-from recipekit.inputs import Article
+from recipekit.inputs import Article, pair_digest
 from recipekit.regressor import FILE, Regressor
 from recipekit.runs import relative
 from recipekit.task import Task
 
 Row = dict[str, Any]
 CHUNK = 512  # articles at a time; among them those of like length are read together
-
-
-def pair_digest(body: str, pair: str) -> str:
-    """Name two texts in 16 hexadecimal digits, so that whoever reads a prediction can tell what was scored."""
-    return hashlib.sha256(f"{body}\0{pair}".encode()).hexdigest()[:16]
 
 
 class HeadEstimator:

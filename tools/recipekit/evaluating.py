@@ -46,11 +46,14 @@ class Kind(Protocol):
     def inputs(self, task: Task, options: Options) -> dict[str, Any]:
         """Name what the scores depend on beside the predictions, gold and articles."""
 
-    def bars(self, task: Task) -> dict[str, tuple[float, float]]:
+    def products(self, task: Task, options: Options) -> list[Path]:
+        """Name the files that `score` writes."""
+
+    def bars(self, task: Task, gold: Path) -> dict[str, tuple[float, float]]:
         """Name the metrics that can have a bar, each with the least and the greatest one."""
 
     def score(self, task: Task, predictions: Path, options: Options) -> tuple[dict[str, Any], list[str]]:
-        """Score a predictions file and write errors.jsonl, report.html and metrics.json.
+        """Score a predictions file and write the products.
 
         Returns:
             The metrics as metrics.json has them, and a line for each bar that is missed.
@@ -67,6 +70,16 @@ class Kind(Protocol):
 
     def recorded(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Name the facts that the step's record keeps."""
+
+
+def products(task: Task, options: Options) -> list[Path]:
+    """Name the files that evaluations of every kind write."""
+    return [options.output / name for name in ("metrics.json", "errors.jsonl", "report.html")]
+
+
+def baselines(task: Task, options: Options) -> list[Path]:
+    """Name the baselines' predictions, which are of the task's own test set."""
+    return sorted(task.baselines.glob("*.jsonl")) if options.gold == task.test_path("gold") else []
 
 
 def is_bundled(task: Task, gold: Path) -> bool:

@@ -34,6 +34,8 @@ CODE = [
     *(KIT / f"{name}.py" for name in MODULES),
 ]
 
+products = evaluating.products
+
 
 def inputs(task: Task, options: Options) -> dict[str, Any]:
     """Name what the scores depend on beside the predictions, gold and articles."""
@@ -46,7 +48,7 @@ def inputs(task: Task, options: Options) -> dict[str, Any]:
     }
 
 
-def bars(task: Task) -> dict[str, tuple[float, float]]:
+def bars(task: Task, gold: Path) -> dict[str, tuple[float, float]]:
     """Name the metrics that can have a bar; all are shares."""
     return dict.fromkeys(Layout.of(task).names(), (0.0, 1.0))
 

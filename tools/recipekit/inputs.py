@@ -1,6 +1,7 @@
 """Articles to predict: a JSONL or CSV file, or a folder of text files."""
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,11 @@ class Problem:
     """Something that cannot be predicted, in words that name its place."""
 
     text: str
+
+
+def pair_digest(body: str, pair: str) -> str:
+    """Tell one pair of texts from another, so that evaluation can see which pair a prediction is of."""
+    return hashlib.sha256((body + "\0" + pair).encode()).hexdigest()[:16]
 
 
 def read_articles(path: Path, texts: Sequence[str] = ("body",)) -> tuple[list[Article], list[str]]:

@@ -18,10 +18,15 @@ TEMPLATES = ROOT / "tools" / "recipekit"
 SOURCES = [
     Path(__file__),
     *(
-        TEMPLATES / name
-        for name in ("card.md.j2", "snippet.py.j2", "regression_card.md.j2", "regression_snippet.py.j2")
+        TEMPLATES / f"{kind}{name}"
+        for kind in ("", "regression_", "ranking_")
+        for name in ("card.md.j2", "snippet.py.j2")
     ),
 ]
+SIMPLE = {
+    "length": ("回答の長さだけで決める方法", "going by the response's length"),
+    "ridge": ("文字n-gramの線形回帰", "the linear regression on character n-grams"),
+}
 
 
 class Card(NamedTuple):
@@ -110,7 +115,43 @@ def regression(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
     )
 
 
-KINDS = {"extraction": extraction, "regression": regression}
+def ranking(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
+    """Describe a cross-encoder that ranks the second texts of pairs."""
+    overall = metrics["scores"]["overall"]
+    titles = {"ndcg": "NDCG, mean over groups", "spearman": "Spearman, mean over groups", "mse": "MSE"}
+    scores = {key: (title, overall[key]) for key, title in titles.items()}
+    data = task.spec["data"]
+    sources = {} if metrics["data"]["bundled_sample"] else data.get("sources", {})
+    verdicts = {
+        name: tables.ranking_verdict(found["difference"]["overall"].get("ndcg"))
+        for name, found in metrics["baselines"].items()
+    }
+    words = {"better": "beaten", "worse": "**better than the model**", "unclear": "**not shown to be beaten**"}
+    states = {name: verdict[0] if verdict else "unclear" for name, verdict in verdicts.items()}
+    return Card(
+        "ranking_card.md.j2",
+        {
+            "pipeline_tag": "text-ranking",
+            "tags": ["cross-encoder", "humor", "japanese", "lora", "axolotl"],
+            "datasets": [source["repo"] for source in sources.values()] or None,
+            "eval_results": _results(task, metrics, "text-ranking", scores),
+        },
+        {
+            "target": task.targets[metrics["target"]],
+            "group": metrics["group_title"],
+            "disjoint": data.get("leaks", {}).get("group") == task.group,
+            "captions": data.get("captions", {}).get("model"),
+            "body": data.get("rows", {}).get("body", "body"),
+            "sources": sources,
+            "states": {name: words[state] for name, state in states.items()},
+            "unbeaten": [name for name, state in states.items() if state != "better"],
+            "simple": SIMPLE,
+            "snippet": _snippet("ranking_snippet.py.j2", task, repo),
+        },
+    )
+
+
+KINDS = {"extraction": extraction, "regression": regression, "ranking": ranking}
 
 
 def _snippet(name: str, task: Task, repo: str) -> str:

@@ -30,6 +30,7 @@ class Gold(NamedTuple):
         groups: Names of the groups; ids where the task has no groups.
         owner: Int of shape [rows], the place of a row's group in `groups`.
         values: Float of shape [rows, targets].
+        slices: A row's value of the key that the task scores apart; empty where it has none.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Gold(NamedTuple):
     groups: list[str]
     owner: Any
     values: Array
+    slices: list[str]
 
     def pairs(self, predicted: Array) -> Pairs:
         """Put predictions, float of shape [rows, targets], beside the gold values."""
@@ -50,14 +52,18 @@ class Predictions(NamedTuple):
     Attributes:
         values: Float of shape [rows, targets]; a row without a valid answer has the middle of each scale.
         valid: Bool of shape [rows], whether the row has an answer.
+        lines: Where a row stands in the file, 1-based.
+        digests: A row's, of the pair of texts that was read; None where the file does not say.
     """
 
     values: Array
     valid: Any
+    lines: list[int]
+    digests: list[str | None]
 
 
 def read_gold(task: Task, path: Path) -> Gold:
-    """Read a gold CSV: columns id, the task's group, and one a target.
+    """Read a gold CSV: columns id, the task's group and slice, and one a target.
 
     Raises:
         UserError: The file is missing, empty or no CSV, lacks a column, or rows lack an id, repeat one, or have values
@@ -65,7 +71,7 @@ def read_gold(task: Task, path: Path) -> Gold:
     """
     rows = gold_csv.csv_rows(path)
     at, header = next(rows, (1, []))
-    wanted = ["id", *([task.group] if task.group else []), *task.targets]
+    wanted = [*task.row_keys, *task.targets]
     header = [name.strip() for name in header]
     if missing := [name for name in wanted if name not in header]:
         found = f"the columns are {', '.join(header)}" if header else "the file is empty"
@@ -78,18 +84,19 @@ def _gold(task: Task, path: Path, rows: Iterator[tuple[int, list[str]]], wanted:
     first = len(wanted) - len(task.targets)
     problems: list[tuple[int, str]] = []  # with their lines
     seen: dict[str, int] = {}
-    lines, groups, values = [], [], []
+    lines, keys, values = [], [], []
     for line, cells in rows:
         cells = [cells[place] if place < len(cells) else "" for place in places]
-        name, group = cells[0].strip(), cells[first - 1].strip()
-        if not (name and group):
-            empty = [key for key, cell in zip(wanted, cells[:first], strict=False) if not cell.strip()]
+        own = [cell.strip() for cell in cells[:first]]
+        name = own[0]
+        if not all(own):
+            empty = [key for key, cell in zip(wanted, own, strict=False) if not cell]
             problems += [(line, f"no {key}; add it, or remove the row") for key in empty]
         if name and seen.setdefault(name, line) != line:
             problems.append((line, f"id '{name}' stands on line {seen[name]} already; keep one of them"))
             continue
         lines.append(line)
-        groups.append(group)
+        keys.append(own)
         try:
             values.append([*map(float, cells[first:])])
         except ValueError:
@@ -99,8 +106,9 @@ def _gold(task: Task, path: Path, rows: Iterator[tuple[int, list[str]]], wanted:
     found = np.array(values).reshape(-1, len(task.targets))
     problems += _off_scale(task, lines, found)
     if problems:
-        raise UserError(_first(path, [f"{relative(path)}:{line}: {what}" for line, what in sorted(problems)]))
-    return _by_group(path, seen, groups, found)
+        raise UserError(first_problems(path, [f"{relative(path)}:{line}: {what}" for line, what in sorted(problems)]))
+    groups, slices = ([own[wanted.index(key)] for own in keys] for key in (task.group or "id", task.slice or "id"))
+    return _by_group(path, seen, groups, slices if task.slice else [], found)
 
 
 def _number(cell: str) -> float:
@@ -121,14 +129,15 @@ def _off_scale(task: Task, lines: list[int], values: Array) -> Iterator[tuple[in
         yield lines[row], what
 
 
-def _by_group(path: Path, lines: dict[str, int], groups: list[str], values: Array) -> Gold:
+def _by_group(path: Path, lines: dict[str, int], groups: list[str], slices: list[str], values: Array) -> Gold:
     ids = list(lines)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     owners = [groups[i] for i in order]
     names = list(dict.fromkeys(owners))
     place = {name: i for i, name in enumerate(names)}
     owner = np.array([place[name] for name in owners])
-    return Gold(path, [ids[i] for i in order], [lines[ids[i]] for i in order], names, owner, values[order])
+    apart = [slices[i] for i in order] if slices else []
+    return Gold(path, [ids[i] for i in order], [lines[ids[i]] for i in order], names, owner, values[order], apart)
 
 
 def read_predictions(task: Task, path: Path, gold: Gold) -> Predictions:
@@ -142,16 +151,17 @@ def read_predictions(task: Task, path: Path, gold: Gold) -> Predictions:
     values = np.tile([np.mean(target["scale"]) for target in task.targets.values()], (len(place), 1))
     valid = np.zeros(len(place), dtype=bool)
     seen = [0] * len(place)  # lines
+    digests: list[str | None] = [None] * len(place)
     unknown: dict[str, int] = {}
     problems: list[str] = []
-    for line, name, numbers in _rows(task, path, problems):
+    for line, name, numbers, digest in _rows(task, path, problems):
         at = place.get(name)
         if at is None:
             unknown.setdefault(name, line)
         elif seen[at]:
             problems.append(f"{relative(path)}:{line}: id '{name}' stands on line {seen[at]} already; keep one of them")
         else:
-            seen[at] = line
+            seen[at], digests[at] = line, digest
             if numbers is not None:
                 values[at], valid[at] = numbers, True
     if unknown:
@@ -166,25 +176,25 @@ def read_predictions(task: Task, path: Path, gold: Gold) -> Predictions:
         problems.append(f"{relative(gold.path)}:{first}: {several(names)} no prediction in {relative(path)}; {remedy}")
     if problems:
         raise UserError(problems)
-    return Predictions(values, valid)
+    return Predictions(values, valid, seen, digests)
 
 
-def _rows(task: Task, path: Path, problems: list[str]) -> Iterator[tuple[int, str, list[float] | None]]:
-    """Yield line, id and numbers of rows that have the right form; what is wrong with others goes to `problems`."""
+def _rows(task: Task, path: Path, problems: list[str]) -> Iterator[tuple[int, str, list[float] | None, str | None]]:
+    """Yield line, id, numbers and digest of rows that have the right form; what is wrong goes to `problems`."""
     targets = list(task.targets)
     try:
         for line, row in read_jsonl(path):
-            name, output = row.get("id"), row.get("output", ...)
+            name, output, digest = row.get("id"), row.get("output", ...), row.get("digest")
             if not isinstance(name, str) or output is ...:
                 what = "expected the keys 'id' (text) and 'output'; write them with predict.py"
                 problems.append(f"{relative(path)}:{line}: {what}")
             elif output is None:
-                yield line, name, None
+                yield line, name, None, digest
             elif wrong := _wrong(output, targets):
                 problems += [f"{relative(path)}:{line}: output: {what}" for what in wrong]
-                yield line, name, None
+                yield line, name, None, digest
             else:
-                yield line, name, [output[target] for target in targets]
+                yield line, name, [output[target] for target in targets], digest
     except UserError as error:
         problems += error.problems
 
@@ -221,7 +231,7 @@ def read(task: Task, path: Path, files: Iterable[Path]) -> tuple[Gold, list[Pred
                 deque(_rows(task, file, own), maxlen=0)
         except UserError as error:
             own = error.problems
-        problems += _first(file, own)
+        problems += first_problems(file, own)
     if problems or not gold:
         raise UserError(problems)
     return gold, found
@@ -237,6 +247,7 @@ def read_texts(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: row for name, row in read_articles(path) if name in wanted}
 
 
-def _first(path: Path, problems: list[str]) -> list[str]:
+def first_problems(path: Path, problems: list[str]) -> list[str]:
+    """Keep the first problems of a file, and count the others."""
     more = len(problems) - SHOWN
     return problems if more <= 0 else [*problems[:SHOWN], f"{relative(path)}: {more:,} more problems; mend these first"]

@@ -38,20 +38,17 @@ CODE = [
 WORST = 50
 RANGES = {"mse": (0, math.inf), "mae": (0, math.inf), "r2": (-math.inf, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
 
+products = evaluating.products
+
 
 def inputs(task: Task, options: Options) -> dict[str, Any]:
     """Name what the scores depend on beside the predictions, gold and articles."""
     return {
         "regression": task.spec["regression"],
-        "options": [options.resamples, options.seed],
-        **{f"baseline {path.stem}": path for path in baselines(task, options)},
+        "options": [options.resamples, options.seed, options.redact],
+        **{f"baseline {path.stem}": path for path in evaluating.baselines(task, options)},
         **{path.name: path for path in CODE},
     }
-
-
-def baselines(task: Task, options: Options) -> list[Path]:
-    """Name the baselines' predictions, which are of the task's own test set."""
-    return sorted(task.baselines.glob("*.jsonl")) if options.gold == task.test_path("gold") else []
 
 
 def levels(task: Task) -> list[str]:
@@ -59,7 +56,7 @@ def levels(task: Task) -> list[str]:
     return ["row", "group"] if task.group else ["row"]
 
 
-def bars(task: Task) -> dict[str, tuple[float, float]]:
+def bars(task: Task, gold: Path) -> dict[str, tuple[float, float]]:
     """Name the metrics that can have a bar, each with the least and the greatest one."""
     return {
         f"{level}.{target}.{metric}": bounds
@@ -80,7 +77,7 @@ def score(task: Task, predictions: Path, options: Options) -> tuple[dict[str, An
     """
     if options.redact:
         raise UserError("--redact hides the names of an extraction's answers; a regression has none, leave it away")
-    files = [predictions, *baselines(task, options)]
+    files = [predictions, *evaluating.baselines(task, options)]
     with progress("evaluate", 2 * len(files) + 2) as advance:
         gold, (model, *others) = regression_data.read(task, options.gold, files)
         advance()

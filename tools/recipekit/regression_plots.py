@@ -75,8 +75,8 @@ def scores(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str, nam
 
 def scatter(panels: Sequence[Panel], name: str) -> str:
     """Plot predicted against gold values, a panel a target; the dashed line is where both agree."""
-    figure = new_figure(height := _height(len(panels), 2.6))
-    for panel, axes in _panels(panels, figure, height):
+    figure = new_figure(height := height_of(len(panels), 2.6))
+    for panel, axes in zip(panels, panel_axes([one.title for one in panels], figure, height), strict=True):
         low, high = panel.limits()
         axes.plot([low, high], [low, high], "--", color=GOLD, lw=1)
         axes.axhline(panel.gold.mean(), ls=":", color=GOLD, lw=1, zorder=0)
@@ -90,8 +90,8 @@ def scatter(panels: Sequence[Panel], name: str) -> str:
 
 def residuals(panels: Sequence[Panel], name: str) -> str:
     """Plot predicted minus gold against gold values, a panel a target."""
-    figure = new_figure(height := _height(len(panels), 2.2))
-    for panel, axes in _panels(panels, figure, height):
+    figure = new_figure(height := height_of(len(panels), 2.2))
+    for panel, axes in zip(panels, panel_axes([one.title for one in panels], figure, height), strict=True):
         off = panel.predicted - panel.gold
         axes.axhline(0, ls="--", color=GOLD, lw=1)
         _points(axes, panel.gold, off)
@@ -106,8 +106,8 @@ def residuals(panels: Sequence[Panel], name: str) -> str:
 
 def distributions(panels: Sequence[Panel], name: str) -> str:
     """Plot how gold and predicted values are distributed, a panel a target, as shares of all."""
-    figure = new_figure(height := _height(len(panels), 1.9))
-    for panel, axes in _panels(panels, figure, height):
+    figure = new_figure(height := height_of(len(panels), 1.9))
+    for panel, axes in zip(panels, panel_axes([one.title for one in panels], figure, height), strict=True):
         edges = np.linspace(*panel.limits(), 25)
         for values, colour, label in ((panel.gold, GOLD, "gold"), (panel.predicted, COLOURS[0], "predicted")):
             shares = np.histogram(values, edges)[0] / len(values)
@@ -119,24 +119,26 @@ def distributions(panels: Sequence[Panel], name: str) -> str:
     return to_svg(figure, name)
 
 
-def _height(panels: int, of_one: float) -> float:
+def height_of(panels: int, of_one: float) -> float:
+    """Return how many inches so many panels need, each `of_one`."""
     return of_one * math.ceil(panels / COLUMNS)
 
 
-def _panels(panels: Sequence[Panel], figure: Any, height: float) -> "Iterator[tuple[Panel, Axes]]":
-    rows = math.ceil(len(panels) / COLUMNS)
-    columns = min(COLUMNS, len(panels))
+def panel_axes(titles: Sequence[str], figure: Any, height: float) -> "Iterator[Axes]":
+    """Make axes of panels side by side, in rows, on a figure of the height of `height_of`."""
+    rows = math.ceil(len(titles) / COLUMNS)
+    columns = min(COLUMNS, len(titles))
     wide, high = 1 / COLUMNS, 1 / rows
-    for place, panel in enumerate(panels):
+    for place, title in enumerate(titles):
         left, top = place % columns * wide, 1 - place // columns * high
         box = (left + 0.58 / WIDTH, top - high + 0.5 / height, wide - 0.7 / WIDTH, high - 0.8 / height)
         axes = figure.add_axes(box)
-        axes.set_title(panel.title, loc="left", fontsize=10, color=INK, pad=4).set_parse_math(False)
+        axes.set_title(title, loc="left", fontsize=10, color=INK, pad=4).set_parse_math(False)
         axes.tick_params(labelsize=8.5)
         axes.grid(color=GRID, lw=0.6)
         axes.set_axisbelow(True)
         axes.locator_params(nbins=6)
-        yield panel, axes
+        yield axes
 
 
 def _points(axes: "Axes", x: "Array", y: "Array") -> None:

@@ -215,7 +215,7 @@ def compare(a: Pairs, b: Pairs, resamples: int, seed: int) -> dict[str, list[Dif
     chance = _differences(_exchanged(sums_a, sums_b, resamples, seed), a, b)
     return {
         name: [
-            _difference(values[0][name][i], values[1][name][i], spread[name][:, i], chance[name][:, i])
+            difference(values[0][name][i], values[1][name][i], spread[name][:, i], chance[name][:, i])
             for i in range(len(values[0][name]))
         ]
         for name in values[0]
@@ -266,7 +266,18 @@ def _differences(totals: Iterator[tuple[Array, Array]], a: Pairs, b: Pairs) -> d
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def _difference(a: float, b: float, spread: Array, chance: Array) -> Difference | None:
+def difference(a: float, b: float, spread: Array, chance: Array) -> Difference | None:
+    """Say how a metric differs between two predictions.
+
+    Args:
+        a: The metric of the first.
+        b: The metric of the second.
+        spread: b - a in each resample.
+        chance: b - a where estimates are exchanged by chance.
+
+    Returns:
+        None where the metric is undefined.
+    """
     low, high = interval(spread)
     if low is None or high is None or np.isnan(a) or np.isnan(b):
         return None

@@ -67,7 +67,7 @@ def compare(layout: Layout, pairs: Tally, resamples: int, seed: int) -> dict[str
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether less of a metric is better."""
-    return metric == "false_positive_rate" or metric.endswith((".mse", ".mae"))
+    return metric == "false_positive_rate" or metric.endswith((".mse", ".rmse", ".mae"))
 
 
 def gate(metrics: Mapping[str, Estimate], bars: Mapping[str, float], numbers: Mapping[str, int]) -> list[str]:

@@ -9,6 +9,8 @@ from rich.table import Table
 from recipekit.release import Difference
 from recipekit.scoring import allowed
 
+RANKING_COLUMNS = {"ndcg": "NDCG", "ndcg_interval": "95%", "spearman": "rho", "mse": "MSE", "r2": "R2"}
+
 
 def percent(value: float | None) -> str:
     """Write a rate for people."""
@@ -134,12 +136,19 @@ def estimate_differences(
     found: Mapping[str, Mapping[str, Mapping[str, Any]]], files: Sequence[str], level: str
 ) -> Table:
     """Lay a comparison of two regressions out: of what compare.json has, what counts first."""
-    result = _table(f"A {files[0]}\nB {files[1]}", _lower(found[level]["overall"].get("mae")))
-    for heading in (level, "", "A", "B", "B - A", "95%", "p", ""):
-        result.add_column(heading, justify="left" if heading in (level, "") else "right")
+    verdict = _lower(found[level]["overall"].get("mae"))
+    return _differences(found[level], files, level, ("mae", "r2", "pearson"), verdict)
+
+
+def _differences(
+    found: Mapping[str, Mapping[str, Any]], files: Sequence[str], first: str, metrics: Sequence[str], verdict: str
+) -> Table:
+    result = _table(f"A {files[0]}\nB {files[1]}", verdict)
+    for heading in (first, "", "A", "B", "B - A", "95%", "p", ""):
+        result.add_column(heading, justify="left" if heading in (first, "") else "right")
     result.padding = (0, 0, 0, 0)
-    for target, metrics in found[level].items():
-        for metric, one in [(metric, metrics[metric]) for metric in ("mae", "r2", "pearson") if metric in metrics]:
+    for target, own in found.items():
+        for metric, one in [(metric, own[metric]) for metric in metrics if metric in own]:
             numbers = [number(one["a"]), number(one["b"]), f"{one['difference']:+.3f}"]
             shown = [*numbers, f"{one['low']:+.3f} to {one['high']:+.3f}", f"{one['p']:.3f}"]
             result.add_row(target, metric, *shown, "real" if one["real"] else "")
@@ -147,7 +156,85 @@ def estimate_differences(
     return result
 
 
-OF_KIND: dict[str, Callable[[Mapping[str, Any], str], Table]] = {"extraction": scores, "regression": estimates}
+def rankings(metrics: Mapping[str, Any], title: str) -> Table:
+    """Lay the scores of a ranking out, beside those of its baselines."""
+    result = _table(title, "\n".join([ranking_summary(metrics), *ranking_verdicts(metrics)]))
+    result.padding = (0, 0, 0, 0)  # so that three baselines fit into 80 columns
+    result.add_column("", min_width=max(map(len, metrics["scores"])))
+    columns: list[tuple[Mapping[str, Any], str]] = []
+    for metric, heading in RANKING_COLUMNS.items():
+        result.add_column(f"\n{heading}", justify="right")
+        columns.append((metrics["scores"], metric))
+    for name, found in metrics["baselines"].items():
+        for metric, heading in (("ndcg", f"{name}\nNDCG"), ("spearman", "\nrho")):
+            if any(values[metric] for values in found["scores"].values()):  # constant has no correlation
+                result.add_column(heading, justify="right")
+                columns.append((found["scores"], metric))
+    for part in metrics["scores"]:
+        cells = [_ranking_cell(metric, found[part][metric]) for found, metric in columns]
+        result.add_row(part, *cells, end_section=part == "overall")
+    return result
+
+
+def _ranking_cell(metric: str, value: Any) -> str:
+    if metric == "ndcg_interval":
+        return f"{value[0]:.2f}-{value[1]:.2f}" if value else ""
+    return number(value) if metric == "ndcg" or value is None else f"{value:.2f}"
+
+
+def ranking_summary(metrics: Mapping[str, Any]) -> str:
+    """Say in one line how good a ranking is."""
+    own, counts, title = metrics["scores"]["overall"], metrics["parts"]["overall"], metrics["group_title"]
+    left = counts["groups"] - counts["ranked"]
+    notes = [f"; {left:,} {title} without an order to find"] if left else []
+    notes += [f"; {metrics['invalid']:,} rows without a valid answer"] if metrics["invalid"] else []
+    notes += [f"; {metrics['unchecked']:,} rows not checked for their pair"] if metrics["unchecked"] else []
+    scores = f"NDCG {number(own['ndcg'])}, Spearman {number(own['spearman'])}, MSE {number(own['mse'])}"
+    return f"{scores} ({counts['groups']:,} {title}, {counts['rows']:,} rows{''.join(notes)})"
+
+
+def ranking_verdict(one: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Tell by a metric of which more is better whether a model beats a baseline, or None where nobody can say.
+
+    Args:
+        one: Model - baseline, as metrics.json has it.
+    """
+    if not one:
+        return None
+    return "unclear" if not one["real"] else "better" if one["difference"] > 0 else "worse", one
+
+
+def ranking_verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """Say of each baseline whether a ranking beats it, by NDCG."""
+    words = {"better": "better than", "worse": "worse than", "unclear": "no difference shown from"}
+    found = []
+    for name, baseline in metrics["baselines"].items():
+        if verdict := ranking_verdict(baseline["difference"]["overall"].get("ndcg")):
+            state, one = verdict
+            interval = f"{one['low']:+.3f} to {one['high']:+.3f}"
+            found.append(f"{words[state]} {name}: NDCG {one['difference']:+.3f}, {interval}, p = {one['p']:.3f}")
+    return found
+
+
+def ranking_differences(found: Mapping[str, Mapping[str, Any]], files: Sequence[str]) -> Table:
+    """Lay a comparison of two rankings out."""
+    words = {"better": "B is better", "worse": "A is better", "unclear": "no difference shown"}
+    verdict = ranking_verdict(found["overall"].get("ndcg"))
+    said = "nothing to compare"
+    if verdict:
+        state, one = verdict
+        by = "; the interval of B - A holds 0, or p is 0.05 or more" if state == "unclear" else (
+            f", by {abs(one['difference']):.3f} (p = {one['p']:.3f})"
+        )  # fmt: skip
+        said = words[state] + by
+    return _differences(found, files, "", ("ndcg", "spearman", "top1", "mse", "r2"), f"NDCG: {said}")
+
+
+OF_KIND: dict[str, Callable[[Mapping[str, Any], str], Table]] = {
+    "extraction": scores,
+    "regression": estimates,
+    "ranking": rankings,
+}
 
 
 def _verdict(found: Mapping[str, Difference]) -> str:
