@@ -14,7 +14,7 @@ from recipekit.encoder_corpus import CHUNK, Batches, Corpus, Row, Text
 from recipekit.encoder_model import build_model, build_tokenizer
 
 ENCODER, SAMPLE = ROOT / "data/samples/encoder", ROOT / "data/samples/bigfive"
-TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,8 @@ def test_special_tokens_and_templates_are_those_of_xlm_r(tokenizer):
     assert tokenizer.convert_ids_to_tokens(tokenizer("あ").input_ids) == ["<s>", "あ", "</s>"]
     pair = tokenizer("あ", "い<mask>")
     assert tokenizer.convert_ids_to_tokens(pair.input_ids) == ["<s>", "あ", "</s>", "</s>", "い", "<mask>", "</s>"]
-    assert set(pair) == {"input_ids", "attention_mask"}
+    assert pair.token_type_ids == [0, 0, 0, 1, 1, 1, 1] and not any(tokenizer("あ").token_type_ids)
+    assert set(pair) == {"input_ids", "token_type_ids", "attention_mask"}
     assert len(tokenizer("あ" * 2000, truncation=True).input_ids) == 1024
 
 
@@ -73,6 +74,27 @@ def test_first_weights_look_at_the_neighbours(recipe, tokenizer):
         attention = model.roberta(**batch, output_attentions=True).attentions[0][0]
     for head, offset in enumerate((1, -1, 2, -2)):
         assert attention[head].diagonal(offset).mean() > 0.9
+
+
+def test_first_weights_tell_which_tokens_two_texts_share(recipe, tokenizer):
+    model = build_model(recipe["architecture"], tokenizer, 0, recipe["summary"]["buckets"]).eval()
+    model.set_attn_implementation("eager")
+    shared, other = "電池", "恐竜"
+    first, second = f"この{shared}は仲が良い。その理由とは", f"{shared}と{other}が手をつなぐ"
+    batch = tokenizer(first, second, return_tensors="pt")
+    tokens = tokenizer.convert_ids_to_tokens(batch.input_ids[0])
+    with torch.no_grad():
+        found = model.roberta(**batch, output_attentions=True, output_hidden_states=True)
+    start = len(first) + 3
+    places = {text: [start + second.index(text) + i for i in range(2)] for text in (shared, other)}
+    wanted = [1 + first.index(shared) + i for i in range(2)]
+    assert [tokens[place] for place in places[shared]] == [tokens[place] for place in wanted] == [*shared]
+    for head in range(2):
+        attention = found.attentions[1][0, head]
+        assert attention[places[shared], wanted].min() > 0.5, "at the same token of the first text"
+        assert attention[places[other], 0].min() > 0.5, "at <s>, for the first text lacks it"
+    told = found.hidden_states[2][0, :, 2]
+    assert told[places[shared]].min() > told[places[other]].max()
 
 
 def test_corpus_is_of_every_kind_and_holds_no_row_of_the_sample(corpus, recipe):
@@ -117,6 +139,7 @@ def test_masked_places_hold_what_is_wanted_and_no_special_token(batches):
     length = batch.ids.shape[1]
     full = torch.tensor([row.ids + [1] * (length - len(row.ids)) for row in rows])
     assert torch.equal(batch.fits.nan_to_num(9), torch.tensor([9.0, 9.0, 1.0] * 20))
+    assert batch.types[2].tolist() == [0] * 4 + [1] * 6 + [0] * (length - 10) and not batch.types[:2].any()
     assert torch.equal(full.flatten()[batch.places], batch.wanted) and batch.wanted.min() > 3
     assert torch.equal(batch.attention, (full != 1).long())
     shown = batch.ids.flatten()[batch.places]
@@ -130,8 +153,8 @@ def test_masked_places_hold_what_is_wanted_and_no_special_token(batches):
 
 def test_pairs_are_shares_of_the_whole_text_masked_or_not(batches, recipe):
     texts = ["今日は友達と話した", "した話と達友は日今", "今日は友達と話した" * 2]
-    rows = batches.tokenizer(texts).input_ids
-    found = batches.masked([Row(row) for row in rows], random.Random(0)).pairs
+    rows = [row.ids for row in batches.rows([Text(text) for text in texts])]
+    found = batches.masked([Row(row, [0] * len(row)) for row in rows], random.Random(0)).pairs
     assert found.shape == (3, recipe["summary"]["buckets"]) and found.sum(1) == pytest.approx(1)
     assert torch.equal(found, torch.stack([batches.pairs(row) for row in rows]))
     likeness = torch.nn.functional.cosine_similarity(found[:1], found[1:])
@@ -186,7 +209,7 @@ def test_product_is_small_and_loads_as_a_classifier(tokenizer):
     assert all(name.startswith("classifier.") for name in info["missing_keys"]) and not info["unexpected_keys"]
     config = model.config
     assert config.model_type == "xlm-roberta" and config.vocab_size == len(tokenizer)
-    assert (config.pad_token_id, config.max_position_embeddings, config.type_vocab_size) == (1, 1026, 1)
+    assert (config.pad_token_id, config.max_position_embeddings, config.type_vocab_size) == (1, 1026, 2)
     batch = tokenizer(["あ" * 2000, "今日は"], padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
         assert model(**batch).logits.shape == (2, 5)
@@ -207,7 +230,8 @@ def test_what_a_second_text_is_to_the_first_counts_for_pairs_alone(batches, reci
     texts = [Text("一人で読む文"), Text("お題", "答え", 1.0), Text("お題", "ほかの答え", 0.0)]
     batch = batches.masked(batches.rows(texts), random.Random(0))
     with torch.no_grad():
-        hidden = model.roberta(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state[:, 0]
+        read = {"input_ids": batch.ids, "token_type_ids": batch.types, "attention_mask": batch.attention}
+        hidden = model.roberta(**read).last_hidden_state[:, 0]
         chances = model.fits(hidden).sigmoid().flatten()
         found = make_encoder.losses_of(model, batch)
     assert found.fits.item() == pytest.approx(-(chances[1].log() + (1 - chances[2]).log()).item() / 2, rel=1e-4)

@@ -241,7 +241,7 @@ def test_rows_that_belong_together_stay_together(mini, recipe, monkeypatch):
         (CSV.replace('"見出し7', '"見"出し7'), "jobs.csv:16: not valid CSV"),
         (CSV.encode("cp932", "ignore"), "jobs.csv: not UTF-8"),
         (CSV.replace("タグ", "会社", 1), "jobs.csv:1: two columns are called 会社"),
-        ("\r\n".join(CSV.split("\r\n")[:1]), "the part pos of data.split got no rows"),
+        ("\r\n".join(CSV.split("\r\n")[:1]), "the part pos got no rows"),
     ],
 )
 def test_what_is_wrong_with_a_csv(mini, recipe, monkeypatch, content, said):

@@ -133,16 +133,16 @@ def test_bad_rows_stop_all_or_are_skipped_with_a_warning(small_task, base, monke
     write(path, rows)
     some = options(small_task, base)
     with pytest.raises(UserError) as error:
-        predict.articles_of(some, skip_bad=False)
+        predict.articles_of(small_task, some, skip_bad=False)
     assert [f"{path}:2" in error.value.problems[0], f"{path}:3" in error.value.problems[1]] == [True, True]
     assert shown == []
-    articles = predict.articles_of(some, skip_bad=True)
+    articles = predict.articles_of(small_task, some, skip_bad=True)
     assert articles == [Article("A", "山。", f"{path}:1"), Article("C", "川。", f"{path}:4")]
     assert [line.startswith(f"warning: {path}:{n}") for n, line in zip((2, 3), shown, strict=False)] == [True, True]
     assert "2 problem(s), 2 good" in shown[2]
     write(path, rows[1:2])
     with pytest.raises(UserError):
-        predict.articles_of(some, skip_bad=True)
+        predict.articles_of(small_task, some, skip_bad=True)
 
 
 def test_a_folder_is_predicted_and_counts_by_its_content(small_task, base, tmp_path):

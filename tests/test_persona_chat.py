@@ -215,7 +215,7 @@ def test_a_part_without_rows_stops_it(traits):
     shutil.rmtree(traits.raw / "chat" / "dialogues")
     write_json(traits.raw / "chat/dialogues/00001.json", dialogue(1, "AA", "AB"))
     found = problems(traits)
-    assert any("the part test of data.split got no rows" in problem for problem in found)
+    assert any("the part test got no rows" in problem for problem in found)
 
 
 def test_two_corpora_of_one_name_are_refused_and_a_folder_inside_another_is_found(traits):

@@ -150,7 +150,8 @@ def test_snippet_ranks_as_the_recipes_do(task, scaling):
     model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder, num_labels=1))
     model.save_pretrained(folder)
     spec = RegressionConfig.model_validate({"heads": {"score": {"scale": [-1, 5]}}, "scaling": scaling})
-    facts = {"regression": spec.model_dump(), "max_length": 32, "interval": {"score": 0.8}}
+    spec = spec.fitted([{"score": -0.4}, {"score": 2.0}])
+    facts = {"regression": spec.model_dump(exclude_none=True), "max_length": 32, "interval": {"score": 0.8}}
     (folder / "regression.json").write_text(json.dumps(facts), encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", write(task)[1], re.S)[1].replace("owner/name", str(folder))
     scope = {"__name__": "snippet"}

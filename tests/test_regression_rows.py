@@ -133,7 +133,7 @@ def test_special_tokens_in_a_text_are_made_plain_in_training_and_test(tabled):
         ({"開放性": "8"}, "key 'label.openness': expected a number from 1 to 7, found 8"),
         ({"開放性": "NaN"}, "key 'label.openness': expected a number from 1 to 7"),
         ({"本文": " "}, "key 'body': expected a text"),
-        ({"speaker": ""}, "key 'speaker': not there, and regression.group in task.yml names it"),
+        ({"speaker": ""}, "key 'speaker': not there, and regression in task.yml names it"),
         ({"番号": "T0"}, "id 'T0' stands on line 2 already"),
     ],
 )

@@ -32,12 +32,9 @@ def read(task: Task, files: dict[str, Path]) -> Data:
             problems += error.problems
     test = []
     try:
-        for place, found in inputs.scan(files["test"]):
+        for place, found in inputs.scan(files["test"], task.text_keys):
             if isinstance(found, inputs.Problem):
                 problems.append(f"{place}: {found.text}")
-            elif task.is_paired and not isinstance(found.get("pair"), str):
-                remedy = f"make the file with tools/regenerate_segments.py {task.name}"
-                problems.append(f"{place}: 'pair': expected text, found {str(found.get('pair'))[:40]!r}; {remedy}")
             else:
                 test.append(found)
     except UserError as error:

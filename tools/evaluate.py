@@ -87,12 +87,17 @@ def evaluate(
         evaluating.log_to_mlflow(recipe, metrics["data"], kind.logged(metrics))
     if is_step:
         step.record(**kind.recorded(metrics))
+    if baseline:
+        show_failures(failures, baseline)
+
+
+def show_failures(failures: list[str], baseline: Path) -> None:
+    """Say which bars are missed, and end the command where some are."""
     for failure in failures:
         show(f"evaluate: {failure}", style="bold red")
     if failures:
         raise typer.Exit(1)
-    if baseline:
-        show(f"evaluate: no bar of {relative(baseline)} is missed", style="green")
+    show(f"evaluate: no bar of {relative(baseline)} is missed", style="green")
 
 
 def show_scores(task: Task, metrics: dict[str, Any], state: str) -> None:

@@ -48,7 +48,8 @@ def losses_of(model: Any, batch: Batch) -> Losses:
     """Score a batch."""
     import torch
 
-    hidden = model.roberta(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
+    read = {"input_ids": batch.ids, "token_type_ids": batch.types, "attention_mask": batch.attention}
+    hidden = model.roberta(**read).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.places)).float()
     told = model.summary(hidden[:, 0]).float()
     entropy, paired = torch.nn.functional.cross_entropy, ~batch.fits.isnan()

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -32,9 +32,10 @@ class Text(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A text as token ids, and whether its second part answers the first."""
+    """A text as token ids, which of its two texts each is of, and whether the second one answers the first."""
 
     ids: list[int]
+    types: list[int]
     fits: float = math.nan
 
 
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
 
     Attributes:
         ids: Token ids with masks (batch, length), padded on the right.
+        types: 1 for tokens of a second text, 0 for others (batch, length).
         attention: 1 for tokens, 0 for padding (batch, length).
         places: Where a token is to be guessed (n,), counted through the flattened ids.
         wanted: The tokens that stood there (n,).
@@ -51,6 +53,7 @@ class Batch(NamedTuple):
     """
 
     ids: Any
+    types: Any
     attention: Any
     places: Any
     wanted: Any
@@ -130,7 +133,7 @@ class Batches:
         texts = self.corpus.texts(rng)
         rows: list[Row] = []
         while sum(len(row.ids) for row in rows) < CHUNK * most:
-            rows += self.rows(islice(texts, 16))
+            rows += self.rows(list(islice(texts, 16)))
         rows.sort(key=lambda row: len(row.ids))
         batches: list[list[Row]] = [[]]
         for row in rows:
@@ -144,13 +147,14 @@ class Batches:
         """Draw batches that no chunk holds, the same ones every time."""
         rng = random.Random(f"{self.recipe['seed']}/held out")
         texts = self.corpus.texts(rng)
-        rows = self.rows(islice(texts, self.recipe["held_out"]))
+        rows = self.rows(list(islice(texts, self.recipe["held_out"])))
         rows.sort(key=lambda row: len(row.ids))
         return [self.masked(rows[start : start + 16], rng) for start in range(0, len(rows), 16)]
 
-    def rows(self, texts: Iterable[Text]) -> list[Row]:
+    def rows(self, texts: list[Text]) -> list[Row]:
         """Tokenise texts."""
-        return [Row(self.tokenizer(text.body, text.pair, truncation=True).input_ids, text.fits) for text in texts]
+        encoded = [self.tokenizer(text.body, text.pair, truncation=True) for text in texts]
+        return [Row(one.input_ids, one.token_type_ids, text.fits) for one, text in zip(encoded, texts, strict=True)]
 
     def masked(self, rows: list[Row], rng: random.Random) -> Batch:
         """Mask tokens of rows, 8 in 10 by the mask, 1 by another token, 1 not at all (Devlin et al. 2019); pad them."""
@@ -161,7 +165,7 @@ class Batches:
         ids: list[list[int]] = []
         places: list[int] = []
         wanted: list[int] = []
-        for number, (row, _) in enumerate(rows):
+        for number, (row, _, _) in enumerate(rows):
             shown = row + [pad] * (length - len(row))
             for place in self.hidden(row, rng):
                 places.append(number * length + place)
@@ -171,7 +175,9 @@ class Batches:
             ids.append(shown)
         tokens = torch.tensor(ids)
         pairs, fits = torch.stack([self.pairs(row.ids) for row in rows]), torch.tensor([row.fits for row in rows])
-        return Batch(tokens, (tokens != pad).long(), torch.tensor(places), torch.tensor(wanted), pairs, fits)
+        types = torch.tensor([row.types + [0] * (length - len(row.ids)) for row in rows])
+        attention = (tokens != pad).long()
+        return Batch(tokens, types, attention, torch.tensor(places), torch.tensor(wanted), pairs, fits)
 
     def pairs(self, row: list[int]) -> Any:
         """Count a row's pairs of neighbouring tokens by bucket, as shares of all, float of shape [buckets]."""

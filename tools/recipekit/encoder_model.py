@@ -12,6 +12,8 @@ MASK = "<mask>"
 def build_tokenizer(base: Path, max_length: int) -> Any:
     """Build a fast tokenizer with XLM-R's special tokens and templates from the small base's tokenizer.json.
 
+    It marks the second of two texts, as BERT's does.
+
     Args:
         base: The small base's tokenizer.json; its special tokens come first.
         max_length: Most tokens of a row, `<s>` and `</s>` included.
@@ -28,7 +30,7 @@ def build_tokenizer(base: Path, max_length: int) -> Any:
     tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B:0 </s>:0",
+        pair="<s> $A </s> </s>:1 $B:1 </s>:1",
         special_tokens=[("<s>", vocab["<s>"]), ("</s>", vocab["</s>"])],
     )
     return PreTrainedTokenizerFast(
@@ -41,13 +43,15 @@ def build_tokenizer(base: Path, max_length: int) -> Any:
         unk_token="<unk>",
         mask_token=MASK,
         model_max_length=max_length,
-        model_input_names=["input_ids", "attention_mask"],
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
 
 
 def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int, buckets: int) -> Any:
-    """Build an `XLMRobertaForMaskedLM` (float32) that sees neighbours from the start (see `start_looking`).
+    """Build an `XLMRobertaForMaskedLM` (float32) that sees from the start neighbours, and what two texts share.
+
+    See `start_looking` and `start_matching`.
 
     It has two more heads on `<s>`, off which classifiers read a text, and which masked language modelling alone leaves
     empty: `summary`, the buckets of pairs of tokens that the text may hold, and `fits`, whether a second text answers
@@ -68,6 +72,7 @@ def build_model(architecture: dict[str, Any], tokenizer: Any, seed: int, buckets
     model.summary, model.fits = (torch.nn.Linear(config.hidden_size, size) for size in (buckets, 1))
     with torch.no_grad():
         start_looking(model)
+        start_matching(model, tokenizer.cls_token_id)
     return model
 
 
@@ -102,3 +107,34 @@ def start_looking(model: Any) -> None:
         attention.query.weight[rows, cosines] = attention.query.weight[rows + fast, sines] = strength * turn.cos()
         attention.query.weight[rows, sines] = -strength * turn.sin()
         attention.query.weight[rows + fast, cosines] = strength * turn.sin()
+
+
+def start_matching(model: Any, cls_token_id: int) -> None:
+    """Set first weights so that two heads of layer 1 tell of a second text's tokens whether the first has them too.
+
+    From random weights, `<s>` does not find out in a million pairs whether the second text is about the first. Three
+    dimensions of the embedding are set aside: which text a token is of, whether it is `<s>`, and what these heads tell.
+    Their queries and keys are the tokens themselves, the other text's before their own; a token that the first text
+    lacks looks at `<s>`, whose value has the other sign.
+    """
+    import torch
+
+    text, start, told = range(3)
+    embeddings, layers = model.roberta.embeddings, model.roberta.encoder.layer
+    half, size = model.config.hidden_size // 2, layers[1].attention.self.attention_head_size
+    embeddings.word_embeddings.weight[:, :3] = 0
+    embeddings.word_embeddings.weight[cls_token_id, start] = 2.0
+    embeddings.token_type_embeddings.weight[:, text] = torch.tensor([0.5, -0.5])
+    for layer in layers[:2]:  # nothing else writes there before it is read
+        layer.attention.output.dense.weight[:3] = layer.output.dense.weight[:3] = 0
+    attention, tokens = layers[1].attention.self, size - 3
+    for first in (0, size):
+        turned, _ = torch.linalg.qr(torch.randn(half - 3, tokens))
+        for projection in (attention.query, attention.key):
+            projection.weight[first : first + size] = 0
+            projection.weight[first : first + tokens, 3:half] = 1.5 * turned.T
+        attention.query.weight[first + tokens, text], attention.key.weight[first + tokens, text] = -3.4, 3.4
+        attention.query.bias[first + tokens + 1], attention.key.weight[first + tokens + 1, start] = 8.0, 1.0
+        attention.value.weight[first] = 0
+        attention.value.weight[first, start], attention.value.bias[first] = -0.3, 0.6
+        layers[1].attention.output.dense.weight[told, first] = 1.0
