@@ -80,11 +80,12 @@ class Corpus:
         self.people, self.words, self.humour, self.articles = people, words, humour, articles
         self.bundled = [row for rows in invented_ogiri.sample(humour).values() for row in rows]
 
-    def texts(self, rng: random.Random) -> Iterator[Text]:
-        """Yield texts without end."""
+    def texts(self, rng: random.Random, shares: Mapping[str, float] | None = None) -> Iterator[Text]:
+        """Yield texts without end, of kinds by share; the recipe's unless said."""
+        shares = shares or self.shares
         writer, odai = Writer(self.words, rng), invented_ogiri.Writer(self.humour, rng, self.bundled)
         while True:
-            kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
+            kind = rng.choices(list(shares), list(shares.values()))[0]
             if kind == "persona":
                 row = Persona(self.people, rng).row()
                 yield Text("\n".join(row[name] for name in rng.sample(TEXTS, rng.randint(1, len(TEXTS)))))
@@ -130,7 +131,7 @@ class Batches:
     def chunk(self, number: int) -> list[Batch]:
         """Draw the batches of a chunk: rows of like length, at most `batch_tokens` of them with their padding."""
         rng, most = random.Random(f"{self.recipe['seed']}/{number}"), self.recipe["training"]["batch_tokens"]
-        texts = self.corpus.texts(rng)
+        texts = self.corpus.texts(rng, {"odai": 1.0} if number * CHUNK < self.recipe["fits"]["steps"] else None)
         rows: list[Row] = []
         while sum(len(row.ids) for row in rows) < CHUNK * most:
             rows += self.rows(list(islice(texts, 16)))
