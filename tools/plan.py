@@ -85,7 +85,7 @@ def times(task: Task, profile: str, name: str) -> str:
 
 
 def force(task: Task, names: list[str]) -> None:
-    """Forget that steps are done: their records go, and a phase's mark of what it began with, so that it starts anew."""
+    """Forget that steps are done: their records go, and what a phase began with, so that it does not go on."""
     for name in names:
         (task.outputs / "state" / f"{name}.json").unlink(missing_ok=True)
         (task.outputs / name / "started.json").unlink(missing_ok=True)
@@ -135,7 +135,8 @@ def plan(
     task = load_task(task_name(arguments or []))
     chosen, reason = choose_profile(profile)
     where = choose_data(task, chosen, source or data)
-    names = choose(list(steps(task, where)), first, only or [])
+    pipeline = list(steps(task, where))
+    names = choose(pipeline, first, only or [])
     logs = os.environ.get("LOG_DIR") or time.strftime("logs/%Y%m%d_%H%M%S")
     environment = {
         "TASK": task.name,
@@ -151,12 +152,11 @@ def plan(
         show(f"{title}; a dry run, nothing is written", style="bold")
         raise typer.Exit(dry_run(environment))
     if dry or not run:
-        show(title, style="bold")
+        show(f"{title}{'; --force: these run all' if force_ else ''}", style="bold")
         show_plan(task, chosen, where, names)
         return
-    with hold(
-        task.outputs / "run.lock", f"a run of {task.name}", logs=logs, steps=names, command=["train_all.sh"]
-    ) as lock:
+    facts = {"command": ["train_all.sh"], "logs": logs, "steps": names, "pipeline": pipeline}
+    with hold(task.outputs / "run.lock", f"a run of {task.name}", **facts) as lock:
         show(f"{title}; logs in {logs}", style="bold")
         show_plan(task, chosen, where, names)
         journal.prune_logs(task.root)

@@ -70,10 +70,10 @@ def hold(path: Path, what: str, **facts: Any) -> Iterator[IO[str]]:
 
 
 def _who(holder: dict[str, Any], path: Path) -> str:
-    logs = f", logs in {holder['logs']}" if "logs" in holder else ""
-    who = f"{holder.get('pid', 'unknown')} since {holder.get('since', 'an unknown time')}{logs}"
+    """Name the holder of a lock, and say what to do."""
+    words = [str(holder.get("pid", "unknown")), *(f"{key} {holder[key]}" for key in ("since", "logs") if key in holder)]
     stop = f": kill {holder['pid']}" if "pid" in holder else ""
-    return f"{who}, which holds {relative(path)}; wait for it or stop it{stop}"
+    return f"{', '.join(words)}, which holds {relative(path)}; wait for it or stop it{stop}"
 
 
 def run(
