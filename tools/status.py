@@ -72,7 +72,9 @@ def detail(step: dict[str, Any]) -> str:
         words += [f"process {step['pid']}"]
     elif step["state"] in (FAILED, INTERRUPTED):
         how = step["signal"] or (
-            f"exit code {step['exit']}" if step["exit"] is not None else "no end was noted: killed"
+            f"exit code {step['exit']}"
+            if step["exit"] is not None
+            else "no end was noted: killed, or the machine stopped"
         )
         words = [how, *words, *([f"log {step['log']}"] if step["log"] else [])]
     return "; ".join(words)

@@ -137,6 +137,12 @@ class Step:
         """Every input's digest, as it was when the step was first looked at: what changes meanwhile is not recorded."""
         return dict(zip(self.inputs, digests(self.inputs.values()), strict=True))
 
+    @property
+    def parts(self) -> dict[str, dict[str, str]]:
+        """Short digests of the values of inputs that have keys, such as a config: they tell which key changed."""
+        keyed = {name: value for name, value in self.inputs.items() if isinstance(value, Mapping)}
+        return {name: {key: digest(part)[:12] for key, part in value.items()} for name, value in keyed.items()}
+
     def product_digests(self) -> dict[str, str]:
         """Digest every product as it is now."""
         return dict(zip(map(relative, self.products), digests(self.products), strict=True))
@@ -146,11 +152,7 @@ class Step:
         record, found = read_record(self.record_path), self.input_digests
         if not isinstance(before := record.get("inputs"), dict):
             return ["it has not ended well here yet"]
-        words = [
-            f"{name} {'is new' if name not in before else 'is gone' if name not in found else 'changed'}"
-            for name in before | found
-            if before.get(name) != found.get(name)
-        ]
+        words = [self._change(name, record) for name in before | found if before.get(name) != found.get(name)]
         words += [f"{relative(path)} is missing" for path in self.products if not path.exists()]
         if words:
             return words
@@ -159,6 +161,13 @@ class Step:
             return []
         made = made if isinstance(made, dict) else {}
         return [f"{path} was changed since" for path in made | products if made.get(path) != products.get(path)]
+
+    def _change(self, name: str, record: dict[str, Any]) -> str:
+        if name not in record["inputs"] or name not in self.inputs:
+            return f"{name} is {'gone' if name in record['inputs'] else 'new'}"
+        before, now = record.get("parts", {}).get(name, {}), self.parts.get(name, {})
+        keys = ", ".join(key for key in before | now if before.get(key) != now.get(key))
+        return f"{name} changed ({keys})" if before and keys else f"{name} changed"
 
     def done(self) -> bool:
         """Tell whether the last finished run had the same inputs and its products still stand unchanged.
@@ -181,6 +190,7 @@ class Step:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(time.monotonic() - self.started, 1),
             "inputs": self.input_digests,
+            "parts": self.parts,
             "products": self.product_digests(),
             **facts,
         }
