@@ -129,7 +129,14 @@ def test_killed_at_any_moment_the_journal_is_whole_and_nothing_piles_up(root):
         assert len(list(folder.glob(".run.json*.tmp"))) <= 1
     (folder / ".run.json.1.tmp").write_text("{", encoding="utf-8")
     assert stepping.run(root).returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["run.json", "state"]
+    assert sorted(path.name for path in folder.iterdir()) == [".run.json.lock", "run.json", "state"]
+
+
+def test_outputs_that_cannot_be_written_are_named_before_the_work(root):
+    (root / "outputs").write_text("a file", encoding="utf-8")
+    run = stepping.run(root)
+    assert run.returncode == 2 and "run.json: cannot be written, " in run.stderr and "Traceback" not in run.stderr
+    assert not (root / "product").exists()
 
 
 def test_a_journal_that_is_no_json_is_begun_anew(root):

@@ -35,7 +35,9 @@ def tasks(name: str | None, root: Path) -> list[tuple[Path, list[str] | None]]:
         UserError: There is no such task, or nothing has run yet.
     """
     if name is None:
-        found = sorted(path for path in (root / "outputs").glob("*") if (path / "state").is_dir())
+        found = sorted(
+            path for path in (root / "outputs").glob("*") if (path / "state").is_dir() or (path / "run.json").exists()
+        )
         if not found:
             raise UserError("outputs/: nothing has run here yet; run: uv run bash train_all.sh")
         return [(path, None) for path in found]

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from recipekit import ROOT
+from recipekit.errors import UserError
 from recipekit.runs import digest, read_record, relative, write_text
 
 FILE = "run.json"
@@ -86,8 +87,13 @@ class StepRun:
 
     def _write(self, entry: dict[str, Any]) -> bool:
         path = self.outputs / FILE
-        (path.parent / "state").mkdir(parents=True, exist_ok=True)
-        with (path.parent / "state" / ".journal.lock").open("a") as lock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = path.with_name(f".{FILE}.lock").open("a")
+        except OSError as error:
+            what = f"cannot be written, {error.strerror}; make room there, or see to its rights"
+            raise UserError(f"{relative(path)}: {what}") from None
+        with opened as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for left in path.parent.glob(f".{FILE}.*.tmp"):  # by a process that was killed as it wrote
                 left.unlink(missing_ok=True)
