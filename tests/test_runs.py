@@ -39,6 +39,25 @@ def test_edited_input_or_product_undoes_a_step(step, tmp_path):
     assert not step(1).done()
 
 
+def test_what_changed_is_named(step, tmp_path):
+    def changes(**inputs):
+        return Step(tmp_path / "out", "a", inputs, [tmp_path / "product"]).changes()
+
+    first = {"config": {"lr": 1, "steps": 5}, "file": tmp_path / "in", "old": 1}
+    assert changes(**first) == ["it has not ended well here yet"]
+    Step(tmp_path / "out", "a", first, [tmp_path / "product"]).record()
+    assert changes(**first) == []
+    (tmp_path / "in").write_text("y")
+    assert changes(config={"lr": 2, "steps": 5, "seed": 1}, file=tmp_path / "in", new=1) == [
+        *("config changed (lr, seed)", "file changed", "old is gone", "new is new"),
+    ]
+    (tmp_path / "in").write_text("x")
+    (tmp_path / "product").write_text("edited")
+    assert changes(**first) == [f"{tmp_path}/product was changed since"]
+    (tmp_path / "product").unlink()
+    assert changes(**first) == [f"{tmp_path}/product is missing"]
+
+
 def test_a_torn_record_counts_as_none(step):
     step(1).record()
     path = step(1).record_path

@@ -56,7 +56,7 @@ def make(
 ) -> None:
     """Estimate a task's test set by each baseline."""
     recipe = load_task(task)
-    log_to("baselines")
+    log_to("baselines", recipe.outputs)
     kinds = baselines.OF_KIND.get(recipe.kind)
     if kinds is None:
         raise UserError(f"{recipe.name} is of kind {recipe.kind}, which has no baselines; they are for numbers")

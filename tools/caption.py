@@ -220,8 +220,8 @@ def caption(
     ] = None,
 ) -> None:
     """Write a task's raw CSV files with a caption for every image."""
-    log_to("caption")
     recipe = load_task(task)
+    log_to("caption", recipe.outputs)
     folder, target = (source or recipe.raw_dir).resolve(), (output or recipe.captioned_dir).resolve()
     if folder == target:
         raise UserError(f"{relative(target)}: would be overwritten; name another folder with --output")

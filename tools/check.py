@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import axolotl_schema, hub, preflight, regressioncheck, rowcheck, traps
+from recipekit import axolotl_schema, hub, journal, preflight, regressioncheck, rowcheck, traps
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.joining import check_test_set
@@ -241,7 +241,8 @@ def check(
     """Check machine, YAMLs, phases and data of a task; exit 1 where anything has to be put right."""
     started = time.time()
     recipe = load_task(task)
-    log_to("check")
+    log_to("check", recipe.outputs)
+    journal.begin(recipe.outputs, "check", {}, ["it always looks, at what has changed"], makes=False)
     verdicts = Verdicts(recipe.outputs / "state" / "check.json")
     checks, sample = run(recipe, profile, verdicts)
     show(table(checks))

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from recipekit import sources
+from recipekit import journal, sources
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.fetching import from_here, from_hub
@@ -29,7 +29,8 @@ def download(
 ) -> None:
     """Fetch a task's data sets into data/raw/TASK."""
     recipe = load_task(task)
-    log_to("download")
+    log_to("download", recipe.outputs)
+    journal.begin(recipe.outputs, "download", {}, ["it always asks, for what is not here"], makes=False)
     wanted = sources.select(recipe, source or [])
     problems: list[str] = []
     with hold(recipe.root / "data" / "raw" / f".{task}.lock", f"a download of {task}"):

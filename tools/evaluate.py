@@ -61,7 +61,7 @@ def evaluate(
     kind = KINDS[(recipe := load_task(task)).kind]
     is_step = not any((predictions, gold, articles, output, compare))
     if is_step:
-        log_to("evaluate")
+        log_to("evaluate", recipe.outputs)
     without = {"--predictions": predictions, "--articles": articles, "--baseline": baseline, "--redact": redact}
     if compare and (given := [name for name, value in without.items() if value]):
         raise UserError(f"--compare does not go with {', '.join(given)}: it only compares; run evaluate.py once more")

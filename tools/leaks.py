@@ -196,7 +196,7 @@ def leaks(
     """Look for what the splits of a task share; exit 1 where it is in the test set."""
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.source_dir
-    log_to("leaks")
+    log_to("leaks", recipe.outputs)
     least = threshold or recipe.spec["data"].get("leaks", {}).get("threshold", THRESHOLD)
     step = make_step(recipe, folder, least, drop)
     path = recipe.outputs / "leaks" / "report.json"

@@ -256,7 +256,7 @@ def merge_task(task: Task, profile: str) -> None:
     """
     from transformers import AutoConfig
 
-    log_to("merge")
+    log_to("merge", task.outputs)
     phase = task.phases[-1]
     config = resolve(task, phase, profile)
     adapter, merged = task.root / config["output_dir"], task.outputs / "merged"

@@ -101,7 +101,7 @@ def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], rep
 def card(task: str) -> None:
     """Write the model card of a task's merged model."""
     recipe = load_task(task)
-    log_to("card")
+    log_to("card", recipe.outputs)
     metrics_path = recipe.outputs / "evaluation" / "metrics.json"
     adapter_path = recipe.outputs / recipe.phases[-1] / "adapter_config.json"
     metrics = read_json(metrics_path, f"evaluate.py {task}")

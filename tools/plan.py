@@ -2,19 +2,26 @@
 
     uv run tools/plan.py hawks --profile auto
 
-The plan goes to the screen; profile, kind of task and data ("cpu extraction sample") to standard output.
+train_all.sh itself begins with this, with --start: here its options are read, the task's lock is taken and old logs are
+pruned; then this process becomes train_all.sh, with what is to be done in the environment.
 """
 
 import os
 import shutil
+import signal
 import subprocess
+import time
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from recipekit import ROOT, journal
 from recipekit.console import main, show
 from recipekit.errors import UserError
+from recipekit.pipeline import choose, steps
+from recipekit.process import hold
 from recipekit.runs import read_record, relative
 from recipekit.task import Task, load_task
 
@@ -57,29 +64,6 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
     return asked
 
 
-def steps(task: Task, phases: list[str], data: str) -> dict[str, str]:
-    """Name each step of the pipeline and say what it does."""
-    raw = {"hub": "HF Hub", "raw": f"data/raw/{task.spec['name']}", "sample": relative(task.sample_dir)}.get(data, data)
-    training = {phase: f"LoRA, {relative(task.dir / phase)}.yml" for phase in phases}
-    captions = {}
-    if "captions" in task.spec["data"]:
-        captions["caption"] = f"{raw} -> {relative(task.captioned_dir)}, pictures in words"
-        raw = relative(task.captioned_dir)
-    return {
-        **captions,
-        "regenerate": f"{raw} -> data/train, data/test",
-        "leaks": "what training shares with the test set",
-        "check": "environment, YAMLs, data and masks",
-        **training,
-        "merge": f"adapter of {phases[-1]} + base -> outputs/{task.slug}/merged",
-        **({"baselines": "constant mean, ridge on TF-IDF ..."} if task.estimates else {}),
-        "predict": "merged model on the test set",
-        "evaluate": "predictions against the gold CSV",
-        "card": f"outputs/{task.slug}/README.md",
-        "upload": "merged model to the HF Hub, where a token and a repository are named",
-    }
-
-
 def minutes(seconds: float) -> str:
     """Write a duration the way a person says it."""
     return (
@@ -100,25 +84,100 @@ def times(task: Task, profile: str, name: str) -> str:
     return f"about {minutes(expected)}" if expected is not None else "not known yet"
 
 
-def plan(
-    task: str,
-    profile: Annotated[str, typer.Option(help="auto, cpu or gpu")] = "auto",
-    data: Annotated[str, typer.Option(help="auto, hub, raw, sample or a folder")] = "auto",
-) -> None:
-    """Show the plan of a task's pipeline; print profile, kind, whether there are pictures, and data."""
-    recipe = load_task(task)
-    phases = recipe.phases
-    chosen, reason = choose_profile(profile)
-    source = choose_data(recipe, chosen, data)
-    show(f"{recipe.title}: profile {chosen} ({reason}); logs in {os.environ.get('LOG_DIR', 'logs/')}", style="bold")
+def force(task: Task, names: list[str]) -> None:
+    """Forget that steps are done: their records go, and what a phase began with, so that it does not go on."""
+    for name in names:
+        (task.outputs / "state" / f"{name}.json").unlink(missing_ok=True)
+        (task.outputs / name / "started.json").unlink(missing_ok=True)
+
+
+def show_plan(task: Task, profile: str, data: str, names: list[str]) -> None:
+    """Show the steps, what each does and how long it takes."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("step", "what", "time"):
         table.add_column(heading, header_style="dim")
-    for name, what in steps(recipe, phases, source).items():
-        table.add_row(name, what, times(recipe, chosen, name))
+    for name, what in steps(task, data).items():
+        if name in names:
+            table.add_row(name, what, times(task, profile, name))
     show(table)
-    typer.echo(f"{chosen} {recipe.kind} {'yes' if 'captions' in recipe.spec['data'] else 'no'} {source}")
+
+
+def start(environment: dict[str, str]) -> None:
+    """Become train_all.sh, which runs the steps; a lock that this process holds stays held, also by each step."""
+    os.environ.update(environment | {journal.RUN: str(os.getpid())})
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and a shell would then, too
+    os.execvp("bash", ["bash", "train_all.sh", environment["TASK"]])
+
+
+def dry_run(environment: dict[str, str]) -> int:
+    """Let every step say what it would do; nothing is written but to a folder that goes away."""
+    with TemporaryDirectory() as folder:
+        steps_run = subprocess.Popen(
+            ["bash", "-c", f'export {journal.RUN}=$$; exec bash train_all.sh "$TASK"'],
+            env=os.environ | environment | {journal.DRY_RUN: folder, "LOG_DIR": folder},
+            cwd=ROOT,
+        )
+        return steps_run.wait()
+
+
+def plan(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[TASK]", help="default hawks")] = None,
+    profile: Annotated[str, typer.Option(envvar="PROFILE", help="auto, cpu or gpu")] = "auto",
+    data: Annotated[str, typer.Option(envvar="DATA", help="auto, hub, raw or sample")] = "auto",
+    source: Annotated[str | None, typer.Option(envvar="SOURCE", help="a folder with the raw data")] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="STEP", help="this step and those after it")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="STEP", help="this step; can be repeated")] = None,
+    force_: Annotated[bool, typer.Option("--force", help="run steps although they are up to date")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="say what would run, and why; write nothing")] = False,
+    run: Annotated[bool, typer.Option("--start", hidden=True, help="go on as train_all.sh")] = False,
+) -> None:
+    """Run a task from raw data to a scored, published model, or show the plan of that."""
+    task = load_task(task_name(arguments or []))
+    chosen, reason = choose_profile(profile)
+    where = choose_data(task, chosen, source or data)
+    pipeline = list(steps(task, where))
+    names = choose(pipeline, first, only or [])
+    logs = os.environ.get("LOG_DIR") or time.strftime("logs/%Y%m%d_%H%M%S")
+    environment = {
+        "TASK": task.name,
+        "PROFILE": chosen,
+        "DATA": where,
+        "CAPTIONS": "yes" if "captions" in task.spec["data"] else "no",
+        "PHASES": " ".join(task.phases),
+        "STEPS": " ".join([*names, *(["summary"] if "evaluate" in names and not dry else [])]),
+        "LOG_DIR": logs,
+    }
+    title = f"{task.title}: profile {chosen} ({reason})"
+    if dry and not force_:
+        show(f"{title}; a dry run, nothing is written", style="bold")
+        raise typer.Exit(dry_run(environment))
+    if dry or not run:
+        show(f"{title}{'; --force: these run all' if force_ else ''}", style="bold")
+        show_plan(task, chosen, where, names)
+        return
+    facts = {"command": ["train_all.sh"], "logs": logs, "steps": names, "pipeline": pipeline}
+    with hold(task.outputs / "run.lock", f"a run of {task.name}", **facts) as lock:
+        show(f"{title}; logs in {logs}", style="bold")
+        show_plan(task, chosen, where, names)
+        journal.prune_logs(task.root)
+        if force_:
+            force(task, names)
+        os.set_inheritable(lock.fileno(), True)
+        start(environment)
+
+
+def task_name(arguments: list[str]) -> str:
+    """Find the task among what is no option.
+
+    Raises:
+        UserError: An unknown option, or more than a task.
+    """
+    wrong = [argument for argument in arguments if argument.startswith("-")] or arguments[1:]
+    if wrong:
+        usage = "expected [TASK] [--from STEP] [--only STEP] [--force] [--dry-run]"
+        raise UserError(f"{wrong[0]}: {usage}; the steps of hawks are {', '.join(steps(load_task('hawks')))}")
+    return arguments[0] if arguments else "hawks"
 
 
 if __name__ == "__main__":
-    main(plan)
+    main(plan, context_settings={"ignore_unknown_options": True})

@@ -190,11 +190,11 @@ def command(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at a time.")] = 16,
 ) -> None:
     """Predict JSON for every article of a task's test set."""
-    log_to("predict")
     it = load_task(task)
     if it.estimates and (server or adapter or not constrain):
         raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     usual = not any((model, adapter, input, limit, skip_bad, server)) and constrain
+    log_to("predict", it.outputs if usual else None)
     if output is None and not usual:
         raise UserError("--output is missing: with other than the usual model or articles, say where to write")
     if server and adapter:

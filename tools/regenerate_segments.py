@@ -147,7 +147,7 @@ def regenerate(
     """Write data/train/* and data/test/* of a task from its raw data."""
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.source_dir
-    log_to("regenerate")
+    log_to("regenerate", recipe.outputs)
     step = Step(recipe.outputs, "regenerate", step_inputs(recipe, folder), products(recipe))
     if step.done():
         show("regenerate: up to date")

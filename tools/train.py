@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recipekit import journal
 from recipekit.adapters import adapter_digest
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
@@ -49,17 +50,18 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
             a full run leaves.
     """
     config = resolve(task, phase, profile)
+    os.environ["LOG_DIR"] = str(task.root / os.environ.get("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}"))
+    log_to(phase, task.outputs)
     output = task.root / config["output_dir"]
     processes = gpu_count() if profile == "gpu" else 1
     step = Step(task.outputs, phase, step_inputs(task, config, processes), [output / "adapter_model.safetensors"])
     if step.done():
         show(f"{phase}: up to date ({relative(output)})")
         return
-    os.environ["LOG_DIR"] = str(task.root / os.environ.get("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}"))
-    log_to(phase)
     with hold(task.outputs / "state" / f"{phase}.lock", f"{task.name} {phase}") as lock:
         prepare_output(task, phase, config, digest(step.input_digests))
         resolved = write_resolved(config, phase, task.root)
+        journal.note(config=journal.config_of(resolved))
         log = resolved.with_suffix(".log")
         show(f"{phase}: {config['base_model']}, {relative(resolved)}, log {relative(log)}")
         written = log.stat().st_size

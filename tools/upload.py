@@ -203,7 +203,7 @@ def upload(
 ) -> None:
     """Upload a task's merged model, card and scores, or its data sets, to the Hub."""
     recipe = load_task(task)
-    log_to("upload")
+    log_to("upload", None if dataset else recipe.outputs)
     if dataset:
         need_extraction(
             recipe, "upload --dataset", "publish its raw data where they come from: data.sources in task.yml"

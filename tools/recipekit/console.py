@@ -5,10 +5,12 @@ imported, so that warnings and config dumps of libraries, and of child processes
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +18,88 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from recipekit import journal
 from recipekit.errors import UserError
 
+STOPPED = (129, 130, 143)  # exit codes after SIGHUP, SIGINT and SIGTERM
 console = Console(stderr=True, highlight=False)
 _log: Console | None = None
 _log_path: Path | None = None
+_step: str | None = None
 
 
-def main(command: Callable[..., None]) -> None:
-    """Run a function as the program; a UserError becomes lines on stderr and exit code 2."""
+def main(command: Callable[..., None], **settings: Any) -> None:
+    """Run a function as the program; a UserError becomes lines on stderr and exit code 2.
+
+    Args:
+        command: What to run; its parameters are the command line's.
+        settings: For typer's `command`.
+    """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command(**settings)(command)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end as Ctrl-C does: tidy up, and note it in the journal
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            os.register_at_fork(after_in_child=partial(signal.signal, number, signal.SIG_DFL))
+    code = 1
+    try:
+        code = _exit_code(app)
+    finally:
+        try:
+            journal.end(code)
+        except (UserError, OSError) as error:
+            show(f"warning: how this step ended could not be noted: {error}", style="yellow")
+    sys.exit(code)
+
+
+def _exit_code(app: Callable[[], Any]) -> int:
     try:
         app()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code in STOPPED:
+            show("stopped; run the same command again to go on", style="yellow")
+        return code
+    except journal.WouldRun as would:
+        show(str(would))
     except UserError as error:
+        if earlier := journal.stale():
+            more = f" (and {len(error.problems) - 1} more)" if error.problems[1:] else ""
+            show(f"{_step}: would run after {earlier[0]}, as it cannot before: {error.problems[0]}{more}")
+            return 0
         for problem in error.problems:
             show(f"error: {problem}", style="bold red")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        show("stopped; run the same command again to go on", style="yellow")
-        sys.exit(130)
+        return 2
     except Exception as error:
         if _log is None:
             raise
         traceback.print_exc()
         show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
-        sys.exit(1)
+        return 1
+    return 0
 
 
-def log_to(step: str) -> None:
-    """Lead the output of libraries and child processes into $LOG_DIR/<step>.log; without LOG_DIR, do nothing."""
-    global _log, _log_path
-    if not os.environ.get("LOG_DIR") or _log is not None:
+def log_to(step: str, outputs: Path | None = None) -> None:
+    """Lead the output of libraries and child processes into $LOG_DIR/<step>.log; without LOG_DIR, do nothing.
+
+    Args:
+        step: A step of the pipeline, or another command's name.
+        outputs: The task's folder under outputs/, where this is a step whose start and end the run's journal notes.
+    """
+    global _log, _log_path, _step
+    path = Path(os.environ["LOG_DIR"]) / f"{step}.log" if os.environ.get("LOG_DIR") else None
+    if outputs:
+        _step = step
+        journal.enter(outputs, step, path)
+    if path is None or _log is not None:
         return
-    path = _log_path = Path(os.environ["LOG_DIR"]) / f"{step}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _log_path = path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written, {error.strerror}; make room there, or set LOG_DIR") from None
     screen = os.fdopen(os.dup(2), "w", encoding="utf-8")
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)

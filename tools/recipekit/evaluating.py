@@ -89,7 +89,10 @@ def is_bundled(task: Task, gold: Path) -> bool:
     if sample.exists():
         return runs.digest(sample) == found
     made = runs.read_record(task.outputs / "state" / "regenerate.json")
-    return made.get("source") == relative(task.sample_dir) and found in made.get("products", {}).values()
+    source = made.get("source")
+    if source == relative(task.captioned_dir):
+        source = runs.read_record(task.outputs / "state" / "caption.json").get("source")
+    return source == relative(task.sample_dir) and found in made.get("products", {}).values()
 
 
 def sources(task: Task, predictions: Path, gold: Path) -> dict[str, Any]:

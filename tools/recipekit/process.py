@@ -13,8 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from recipekit import ROOT, journal
 from recipekit.console import progress, show
 from recipekit.errors import UserError
+from recipekit.runs import read_record, relative
 
 PARENT = "RECIPEKIT_PARENT"  # environment variable with the process id that training must not outlive
 GRACE = 20  # seconds that a stopped training gets before it is killed
@@ -31,15 +33,21 @@ REMEDIES = {
 
 
 @contextmanager
-def hold(path: Path, what: str) -> Iterator[IO[str]]:
+def hold(path: Path, what: str, **facts: Any) -> Iterator[IO[str]]:
     """Hold a lock file; the training process inherits it, so it is free only once both have ended.
+
+    Args:
+        path: The file; while it is held it names the process that took it, and the time.
+        what: What it stands for.
+        facts: What else to write into it, for those who are refused at once: whoever gives facts does not wait for a
+            holder that is alive, only for the children of one that was killed.
 
     Raises:
         UserError: Someone else holds it, and keeps it, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("a")
+        opened = path.open("a+")
     except OSError as error:
         raise UserError(f"{path}: cannot be written, {error.strerror}; make room there, or see to its rights") from None
     with opened as lock:
@@ -48,12 +56,24 @@ def hold(path: Path, what: str) -> Iterator[IO[str]]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                holder = read_record(path)
+                if second == PATIENCE or (facts and journal.is_running(holder)):
+                    raise UserError(f"{what} is running in another process, {_who(holder, path)}") from None
                 if second == 0:
                     show(f"{what} is still running elsewhere; waiting for it to end")
                 time.sleep(1)
-        else:
-            raise UserError(f"{what} is running in another process, which holds {path}; wait for it or stop it")
+        note = {"pid": os.getpid(), "since": journal.now(), "command": journal.command(ROOT), **facts}
+        with suppress(OSError):  # a full disk is no reason to stop here
+            lock.truncate(0)
+            os.write(lock.fileno(), json.dumps(note, ensure_ascii=False).encode() + b"\n")
         yield lock
+
+
+def _who(holder: dict[str, Any], path: Path) -> str:
+    """Name the holder of a lock, and say what to do."""
+    words = [str(holder.get("pid", "unknown")), *(f"{key} {holder[key]}" for key in ("since", "logs") if key in holder)]
+    stop = f": kill {holder['pid']}" if "pid" in holder else ""
+    return f"{', '.join(words)}, which holds {relative(path)}; wait for it or stop it{stop}"
 
 
 def run(

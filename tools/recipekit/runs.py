@@ -125,7 +125,7 @@ class Step:
     name: str
     inputs: Mapping[str, Any]
     products: list[Path]
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def record_path(self) -> Path:
@@ -137,27 +137,60 @@ class Step:
         """Every input's digest, as it was when the step was first looked at: what changes meanwhile is not recorded."""
         return dict(zip(self.inputs, digests(self.inputs.values()), strict=True))
 
+    @property
+    def parts(self) -> dict[str, dict[str, str]]:
+        """Short digests of the values of inputs that have keys, such as a config: they tell which key changed."""
+        keyed = {name: value for name, value in self.inputs.items() if isinstance(value, Mapping)}
+        return {name: {key: digest(part)[:12] for key, part in value.items()} for name, value in keyed.items()}
+
     def product_digests(self) -> dict[str, str]:
         """Digest every product as it is now."""
         return dict(zip(map(relative, self.products), digests(self.products), strict=True))
 
+    def changes(self) -> list[str]:
+        """Say in words what keeps the last finished run from standing: changed inputs, lost or edited products."""
+        record, found = read_record(self.record_path), self.input_digests
+        if not isinstance(before := record.get("inputs"), dict):
+            return ["it has not ended well here yet"]
+        words = [self._change(name, record) for name in before | found if before.get(name) != found.get(name)]
+        words += [f"{relative(path)} is missing" for path in self.products if not path.exists()]
+        if words:
+            return words
+        made, products = record.get("products"), self.product_digests()
+        if made == products:
+            return []
+        made = made if isinstance(made, dict) else {}
+        return [f"{path} was changed since" for path in made | products if made.get(path) != products.get(path)]
+
+    def _change(self, name: str, record: dict[str, Any]) -> str:
+        if name not in record["inputs"] or name not in self.inputs:
+            return f"{name} is {'gone' if name in record['inputs'] else 'new'}"
+        before, now = record.get("parts", {}).get(name, {}), self.parts.get(name, {})
+        keys = ", ".join(key for key in before | now if before.get(key) != now.get(key))
+        return f"{name} changed ({keys})" if before and keys else f"{name} changed"
+
     def done(self) -> bool:
-        """Tell whether the last finished run had the same inputs and its products still stand unchanged."""
-        found, record = self.input_digests, read_record(self.record_path)
-        return (
-            bool(record)
-            and record.get("inputs") == found
-            and all(path.exists() for path in self.products)
-            and record.get("products") == self.product_digests()
-        )
+        """Tell whether the last finished run had the same inputs and its products still stand unchanged.
+
+        If not, the step begins here, which is noted in the run's journal; a dry run ends here.
+        """
+        from recipekit import journal  # which is built on this module
+
+        changes = self.changes()
+        if not changes:
+            changes = [f"{name} runs before it" for name in journal.stale()[:1]]
+        if changes:
+            journal.begin(self.output_dir, self.name, self.input_digests, changes)
+        return not changes
 
     def record(self, **facts: Any) -> None:
         """Write the completion marker: input and product digests, seconds taken and the given facts."""
         entry = {
             "step": self.name,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "seconds": round(time.time() - self.started, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
             "inputs": self.input_digests,
+            "parts": self.parts,
             "products": self.product_digests(),
             **facts,
         }
@@ -167,6 +200,7 @@ class Step:
 def read_record(path: Path) -> dict[str, Any]:
     """Read a step's record; a missing or torn one counts as none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
