@@ -66,10 +66,12 @@ def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
 
 STUB = """#!/bin/sh
 echo "$@" >> "$CALLS"
-case "$*" in *plan.py*) echo "cpu regression $DATA_PLAN" ;; *phases*) echo one two ;; esac
+test "$AXOLOTL_DO_NOT_TRACK" = 1 || exit 9
+case "$*" in *plan.py*) echo "cpu regression no $DATA_PLAN" ;; *phases*) echo one two ;; esac
 """
 
 
+@pytest.mark.trap(number=17)
 @pytest.mark.parametrize(
     ("data", "source"), [("sample", "data/samples/bigfive"), ("raw", "data/raw/bigfive"), ("my data", "my data")]
 )

@@ -56,12 +56,36 @@ def test_the_gpu_profile_takes_no_overlay(root: Path) -> None:
     assert config["plugins"] == ["liger", RUN_PLUGIN]
 
 
+@pytest.mark.trap(number=3)
 def test_rows_are_prepared_anew_when_a_data_file_changes(root: Path) -> None:
     task = load_task("mini", root)
     before = resolve(task, "phase1", "cpu")["dataset_prepared_path"]
     assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] == before
     (root / "data" / "train" / "neg_segments.jsonl").write_text("two\n")
     assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] != before
+
+
+@pytest.mark.trap(number=3)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 43},
+        {"excess_length_strategy": "raise"},
+        {"shuffle_merged_datasets": False},
+        {"datasets": [DATA, DATA | {"shards": 2}]},
+    ],
+    ids=str,
+)
+def test_rows_are_prepared_anew_when_a_setting_changes(root: Path, change: dict) -> None:
+    task = load_task("mini", root)
+    phase = root / "recipes" / "mini" / "phase1.yml"
+    paths = {resolve(task, "phase1", "cpu")["dataset_prepared_path"]}
+    before = yaml.safe_load(phase.read_text(encoding="utf-8"))
+    swapped = [{"datasets": change["datasets"][::-1]}] if "datasets" in change else []
+    for values in (change, *swapped):
+        write(root, "mini/phase1.yml", **before | values)
+        paths.add(resolve(task, "phase1", "cpu")["dataset_prepared_path"])
+    assert len(paths) == 2 + len(swapped)
 
 
 def test_rows_are_prepared_anew_when_the_tokenizer_changes(root: Path) -> None:
