@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from recipekit.errors import UserError
+from recipekit.own_secrets import scrub, without_secrets
 
 console = Console(stderr=True, highlight=False)
 _log: Console | None = None
@@ -24,9 +25,20 @@ _log_path: Path | None = None
 
 
 def main(command: Callable[..., None]) -> None:
-    """Run a function as the program; a UserError becomes lines on stderr and exit code 2."""
+    """Run a function as the program; a UserError becomes lines on stderr and exit code 2.
+
+    What libraries wrote into the log loses this machine's tokens and passwords at the end.
+    """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(command)
+    try:
+        _run(app)
+    finally:
+        if _log_path:
+            scrub(_log_path)
+
+
+def _run(app: typer.Typer) -> None:
     try:
         app()
     except UserError as error:
@@ -37,10 +49,9 @@ def main(command: Callable[..., None]) -> None:
         show("stopped; run the same command again to go on", style="yellow")
         sys.exit(130)
     except Exception as error:
-        if _log is None:
-            raise
-        traceback.print_exc()
-        show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+        if _log:
+            show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
         sys.exit(1)
 
 
@@ -62,15 +73,17 @@ def log_to(step: str) -> None:
 
 
 def show(renderable: RenderableType, style: str | None = None, *, log: bool = True) -> None:
-    """Print a line, table or panel on the screen and, where there is one, in the step's log.
+    """Print a line, table or panel on the screen and, where there is one, in the step's log; lines without secrets.
 
     Args:
         renderable: What to print.
         style: As rich names it.
         log: Whether it goes into the log, too; what quotes data does not, for logs are kept and passed on.
     """
+    soft = isinstance(renderable, str)
+    if isinstance(renderable, str):
+        renderable = without_secrets(renderable)
     for target in filter(None, (console, _log if log else None)):
-        soft = isinstance(renderable, str)
         target.print(renderable, style=style, markup=False, soft_wrap=soft)
 
 
