@@ -52,7 +52,8 @@ python tools/leaks.py "$TASK" --source "$raw" $([[ ${LEAKS:-stop} != allow ]] ||
 python tools/check.py "$TASK" --profile "$PROFILE"
 
 # Each phase goes on from the adapter of the phase before it (lora_model_dir).
-for phase in $(python -c "from recipekit.task import load_task; print(*load_task('$TASK').phases)"); do
+phases=$(python -c 'import sys; from recipekit.task import load_task; print(*load_task(sys.argv[1]).phases)' "$TASK")
+for phase in $phases; do
   python tools/train.py "$TASK" "$phase" --profile "$PROFILE"
 done
 

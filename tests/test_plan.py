@@ -1,10 +1,13 @@
 import json
 import os
+import shutil
 import subprocess
+import sys
 
 import pytest
 
 import plan
+from hub_client import copy_repository, run
 from recipekit import ROOT
 from recipekit.errors import UserError
 from recipekit.task import load_task
@@ -89,3 +92,56 @@ def test_train_all_runs_a_variant_on_its_tasks_data(tmp_path, data, source):
         *("evaluate", "model_card", "upload", "summary"),
     ]
     assert "tools/train.py bigfive:alone two --profile cpu" in calls
+
+
+ARGUMENTS = """#!/bin/sh
+test "$1" = -c && exec "$REAL" "$@"
+{ printf '<%s>' "$@"; echo; } >> "$CALLS"
+case "$1" in *plan.py) echo "cpu extraction yes $DATA_PLAN" ;; esac
+"""
+
+
+def run_in_folder(folder, task, **settings):
+    """Run train_all.sh in a folder of its own, with a python that only notes its arguments, but for python -c."""
+    (folder / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / "train_all.sh", folder)
+    stub = folder / "bin" / "python"
+    stub.write_text(ARGUMENTS, encoding="utf-8")
+    stub.chmod(0o755)
+    env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(folder / "calls"), "REAL": sys.executable}
+    script = folder / "train_all.sh"
+    done = subprocess.run(["bash", script, task], cwd="/", env=env | settings, capture_output=True, text=True)
+    return done, (folder / "calls").read_text(encoding="utf-8").splitlines()
+
+
+def test_train_all_runs_in_any_folder_on_any_folder(tmp_path):
+    folder, source = tmp_path / "日本語 と space", "元の データ/記事 $(touch harm) *"
+    done, calls = run_in_folder(folder, "bigfive:alone", SOURCE=source, DATA_PLAN=source, LOG_DIR="ログ の/1")
+    assert done.returncode == 0, done.stderr
+    assert f"<tools/plan.py><bigfive:alone><--profile><auto><--data><{source}>" in calls
+    assert f"<tools/caption.py><bigfive:alone><--source><{source}>" in calls
+    assert "<tools/regenerate_segments.py><bigfive:alone><--source><data/captioned/bigfive>" in calls
+    assert [call.split("><")[2] for call in calls if "train.py" in call] == load_task("bigfive:alone").phases
+    assert {path.name for path in folder.iterdir()} == {"bin", "train_all.sh", "calls", "ログ の"}
+
+
+@pytest.mark.parametrize(
+    "task", ["x'); open('harm', 'w'); ('", "$(touch harm)", "`touch harm`", "a; touch harm", "a b *"]
+)
+def test_a_tasks_name_is_never_code(tmp_path, task):
+    done, calls = run_in_folder(tmp_path / "place", task, DATA_PLAN="sample")
+    assert done.returncode != 0 and f"no task '{task.partition(':')[0]}'" in done.stderr
+    assert f"<tools/check.py><{task}><--profile><cpu>" in calls
+    assert not list(tmp_path.rglob("harm"))
+
+
+def test_the_tools_work_in_such_a_folder(tmp_path):
+    root = copy_repository(tmp_path / "日本語 と space")
+    shutil.copytree(ROOT / "data/samples/hawks", root / "元の データ")
+    for tool, *more in (
+        ["plan", "--profile", "cpu", "--data", "元の データ"],
+        ["regenerate_segments", "--source", "元の データ"],
+    ):
+        done = run(root, tool, "http://127.0.0.1:9", "hawks", *more, LOG_DIR="ログ の/1")
+        assert done.returncode == 0, done.stderr
+    assert (root / "data/train/hawks_train_segments.jsonl").stat().st_size and (root / "ログ の/1").is_dir()
