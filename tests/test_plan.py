@@ -126,7 +126,7 @@ def test_train_all_runs_in_any_folder_on_any_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "task", ["x'); open('harm', 'w'); ('", "$(touch harm)", "`touch harm`", "a; touch harm", "a b *"]
+    "task", ["x'); open('harm', 'w'); ('", "$(touch harm)", "`touch harm`", "a; b *", 'x"); open("harm", "w"); ("']
 )
 def test_a_tasks_name_is_never_code(tmp_path, task):
     done, calls = run_in_folder(tmp_path / "place", task, DATA_PLAN="sample")
