@@ -97,7 +97,7 @@ def test_train_all_runs_a_variant_on_its_tasks_data(tmp_path, data, source):
 ARGUMENTS = """#!/bin/sh
 test "$1" = -c && exec "$REAL" "$@"
 { printf '<%s>' "$@"; echo; } >> "$CALLS"
-case "$1" in *plan.py) echo "cpu extraction yes $DATA_PLAN" ;; esac
+case "$1" in *plan.py) echo "cpu extraction $CAPTIONS_PLAN $DATA_PLAN" ;; esac
 """
 
 
@@ -114,13 +114,18 @@ def run_in_folder(folder, task, **settings):
     return done, (folder / "calls").read_text(encoding="utf-8").splitlines()
 
 
-def test_train_all_runs_in_any_folder_on_any_folder(tmp_path):
+@pytest.mark.parametrize("captions", ["yes", "no"])
+def test_train_all_runs_in_any_folder_on_any_folder(tmp_path, captions):
     folder, source = tmp_path / "日本語 と space", "元の データ/記事 $(touch harm) *"
-    done, calls = run_in_folder(folder, "bigfive:alone", SOURCE=source, DATA_PLAN=source, LOG_DIR="ログ の/1")
+    done, calls = run_in_folder(
+        folder, "bigfive:alone", SOURCE=source, DATA_PLAN=source, CAPTIONS_PLAN=captions, LOG_DIR="ログ の/1"
+    )
     assert done.returncode == 0, done.stderr
     assert f"<tools/plan.py><bigfive:alone><--profile><auto><--data><{source}>" in calls
-    assert f"<tools/caption.py><bigfive:alone><--source><{source}>" in calls
-    assert "<tools/regenerate_segments.py><bigfive:alone><--source><data/captioned/bigfive>" in calls
+    assert (f"<tools/caption.py><bigfive:alone><--source><{source}>" in calls) == (captions == "yes")
+    raw = "data/captioned/bigfive" if captions == "yes" else source
+    for tool in ("regenerate_segments", "leaks"):
+        assert f"<tools/{tool}.py><bigfive:alone><--source><{raw}>" in calls
     assert [call.split("><")[2] for call in calls if "train.py" in call] == load_task("bigfive:alone").phases
     assert {path.name for path in folder.iterdir()} == {"bin", "train_all.sh", "calls", "ログ の"}
 
@@ -129,9 +134,9 @@ def test_train_all_runs_in_any_folder_on_any_folder(tmp_path):
     "task", ["x'); open('harm', 'w'); ('", "$(touch harm)", "`touch harm`", "a; b *", 'x"); open("harm", "w"); ("']
 )
 def test_a_tasks_name_is_never_code(tmp_path, task):
-    done, calls = run_in_folder(tmp_path / "place", task, DATA_PLAN="sample")
+    done, calls = run_in_folder(tmp_path / "place", task, DATA_PLAN="sample", CAPTIONS_PLAN="no")
     assert done.returncode != 0 and f"no task '{task.partition(':')[0]}'" in done.stderr
-    assert f"<tools/check.py><{task}><--profile><cpu>" in calls
+    assert len(calls) == 4 and all(call.split(".py>")[1].startswith(f"<{task}>") for call in calls)
     assert not list(tmp_path.rglob("harm"))
 
 
