@@ -4,6 +4,7 @@ from html import unescape
 
 import pytest
 
+from hostile import EVIL, assert_harmless
 from recipekit.answer_view import COLOURS, answer_html, answer_text, columns
 from recipekit.extract import predicted_values
 from recipekit.task import load_task
@@ -85,6 +86,7 @@ def test_an_article_is_never_html(hawks):
     html = answer_html(hawks, article, row(answer(name="海野太郎<img")))
     assert "<script" not in html and "<img" not in html
     assert "&lt;script&gt;" in html and "&amp;amp;" in html
+    assert_harmless(answer_html(hawks, f"{EVIL}海野太郎", row(answer(name=EVIL))))
 
 
 @pytest.mark.parametrize(

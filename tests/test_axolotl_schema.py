@@ -2,7 +2,7 @@ import pytest
 import yaml
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
-from recipekit import ROOT, axolotl_schema, yamlfile
+from recipekit import ROOT, axolotl_schema, traps, yamlfile
 from recipekit.axolotl_schema import Finding, unknown_keys
 from recipekit.resolve import resolve
 from recipekit.task import load_task
@@ -39,6 +39,7 @@ def unknown(data):
     return [(finding.key, finding.message.split("; ")[1]) for finding in unknown_keys(Schema, data)]
 
 
+@pytest.mark.trap(number=5)
 def test_an_unknown_key_is_named_with_the_closest_known_one():
     assert unknown({"lora_rank": 8}) == [(("lora_rank",), "did you mean 'lora_r'?")]
     assert unknown({"learing_rate": 8}) == [(("learing_rate",), "did you mean 'learning_rate'?")]
@@ -68,6 +69,26 @@ def test_a_worker_that_dies_is_no_verdict(monkeypatch):
     monkeypatch.setattr(axolotl_schema.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="could not be loaded"):
         axolotl_schema.validate([({}, "cpu")])
+
+
+@pytest.mark.trap(number=17)
+def test_the_schema_is_loaded_without_telemetry(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ntest "$AXOLOTL_DO_NOT_TRACK" = 1 && echo "[[]]"\n')
+    python.chmod(0o755)
+    monkeypatch.delenv("AXOLOTL_DO_NOT_TRACK", raising=False)
+    monkeypatch.setattr(axolotl_schema.sys, "executable", str(python))
+    assert axolotl_schema.validate([({}, "cpu")]) == [[]]
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.trap(number=16)
+def test_no_shipped_recipe_walks_into_a_trap(name, profile):
+    task = load_task(name)
+    written, resolved, unreadable = traps.load_configs(task, profile)
+    found = [problem for config in written + resolved for problem in traps.phase_problems(config, task.root)]
+    assert unreadable + found + traps.chain_problems(resolved, task.root) == []
 
 
 VALID = yaml.safe_load("""
@@ -128,6 +149,7 @@ def verdicts():
     return dict(zip(names, axolotl_schema.validate(jobs), strict=True))
 
 
+@pytest.mark.trap(number=5)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "keys"), [(name, keys) for name, _, keys in BROKEN])
 def test_axolotl_schema_finds(verdicts, name, keys):

@@ -28,22 +28,71 @@ def test_a_sound_recipe_passes_every_check(run_checks):
 @pytest.mark.parametrize(
     ("change", "key", "words"),
     [
-        ({"seed": None}, "seed", "write seed: 42"),
-        ({"attn_implementation": None}, "attn_implementation", "write sdpa"),
-        ({"sequence_len": None}, "sequence_len", "512"),
+        pytest.param({"seed": None}, "seed", "write seed: 42", marks=pytest.mark.trap(number=4)),
+        pytest.param(
+            {"attn_implementation": None}, "attn_implementation", "write sdpa", marks=pytest.mark.trap(number=9)
+        ),
+        pytest.param(
+            {"attn_implementation": "fp8", "sample_packing": True},
+            "attn_implementation",
+            "see each other",
+            marks=pytest.mark.trap(number=9),
+        ),
+        ({"attn_implementation": "some/kernel"}, "attn_implementation", "code from the Hub"),
+        pytest.param(
+            {"load_best_model_at_end": True, "metric_for_best_model": "mae"},
+            "greater_is_better",
+            "write false for errors",
+            marks=pytest.mark.trap(number=19),
+        ),
+        pytest.param({"sequence_len": None}, "sequence_len", "512", marks=pytest.mark.trap(number=6)),
         ({"save_steps": None}, "save_steps", "resume"),
-        ({"excess_length_strategy": "truncate"}, "excess_length_strategy", "loses answers"),
-        ({"excess_length_strategy": None}, "excess_length_strategy", "found nothing"),
+        pytest.param(
+            {"excess_length_strategy": "truncate"},
+            "excess_length_strategy",
+            "loses answers",
+            marks=pytest.mark.trap(number=6),
+        ),
+        pytest.param(
+            {"excess_length_strategy": None},
+            "excess_length_strategy",
+            "found nothing",
+            marks=pytest.mark.trap(number=6),
+        ),
         ({"train_on_inputs": True}, "train_on_inputs", "prompt too"),
-        ({"test_datasets": None}, "test_datasets", "nothing is evaluated"),
-        ({"eval_steps": None}, "eval_steps", "turns itself off"),
-        ({"eval_steps": 101}, "eval_steps", "max_steps 100"),
-        ({"eval_strategy": "no"}, "eval_strategy", "nothing is evaluated"),
+        pytest.param(
+            {"test_datasets": None}, "test_datasets", "nothing is evaluated", marks=pytest.mark.trap(number=8)
+        ),
+        pytest.param({"eval_steps": None}, "eval_steps", "turns itself off", marks=pytest.mark.trap(number=8)),
+        pytest.param({"eval_steps": 101}, "eval_steps", "max_steps 100", marks=pytest.mark.trap(number=8)),
+        pytest.param(
+            {"eval_strategy": "no"}, "eval_strategy", "nothing is evaluated", marks=pytest.mark.trap(number=8)
+        ),
         ({"save_steps": 70}, "save_steps", "multiple of eval_steps 50"),
-        ({"save_steps": 25, "load_best_model_at_end": True}, "save_steps", "multiple of eval_steps 50"),
-        ({"mlflow_tracking_uri": "./mlruns"}, "mlflow_tracking_uri", "sqlite:///mlflow.db"),
-        ({"mlflow_tracking_uri": "file:///tmp/mlruns"}, "mlflow_tracking_uri", "sqlite:///mlflow.db"),
-        ({"mlflow_tracking_uri": None, "use_mlflow": True}, "mlflow_tracking_uri", "./mlruns"),
+        pytest.param(
+            {"save_steps": 25, "load_best_model_at_end": True},
+            "save_steps",
+            "multiple of eval_steps 50",
+            marks=pytest.mark.trap(number=8),
+        ),
+        pytest.param(
+            {"mlflow_tracking_uri": "./mlruns"},
+            "mlflow_tracking_uri",
+            "sqlite:///mlflow.db",
+            marks=pytest.mark.trap(number=18),
+        ),
+        pytest.param(
+            {"mlflow_tracking_uri": "file:///tmp/mlruns"},
+            "mlflow_tracking_uri",
+            "sqlite:///mlflow.db",
+            marks=pytest.mark.trap(number=18),
+        ),
+        pytest.param(
+            {"mlflow_tracking_uri": None, "use_mlflow": True},
+            "mlflow_tracking_uri",
+            "./mlruns",
+            marks=pytest.mark.trap(number=18),
+        ),
         ({"deepspeed": "nowhere.json"}, "deepspeed", "does not exist"),
     ],
 )
@@ -56,6 +105,7 @@ def test_a_trap_in_one_phase_is_named_with_file_line_key_and_remedy(sound_task, 
     assert found[0].startswith(f"{path}:{line}: {key}: ")
 
 
+@pytest.mark.trap(number=16)
 def test_a_zero_config_that_offloads_the_optimizer_is_refused(sound_task, run_checks):
     text = '{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}'
     (sound_task.root / "zero2.json").write_text(text)
@@ -64,6 +114,7 @@ def test_a_zero_config_that_offloads_the_optimizer_is_refused(sound_task, run_ch
     assert "not valid JSON" in run_checks()[1][0]
 
 
+@pytest.mark.trap(number=15)
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
@@ -100,14 +151,38 @@ def test_an_overlaid_key_is_named_where_the_overlay_has_it(sound_task, run_check
         ("phase2", {"lora_model_dir": "outputs/mini/phase2"}, "lora_model_dir", "outputs/mini/phase1"),
         ("phase1", {"lora_model_dir": "outputs/mini/phase2"}, "lora_model_dir", "remove it"),
         ("phase2", {"output_dir": "outputs/mini/phase1"}, "output_dir", "outputs/mini/phase"),
-        ("phase2", {"lora_r": 32}, "lora_r", "found 32, but phase1 has 16"),
-        ("phase2", {"lora_alpha": 64}, "lora_alpha", "found 64, but phase1 has 32"),
-        ("phase2", {"lora_dropout": 0.1}, "lora_dropout", "found 0.1, but phase1 has 0.05"),
-        ("phase2", {"lora_target_modules": ["q_proj"]}, "lora_target_modules", "['q_proj']"),
+        pytest.param(
+            "phase2", {"lora_r": 32}, "lora_r", "found 32, but phase1 has 16", marks=pytest.mark.trap(number=10)
+        ),
+        pytest.param(
+            "phase2", {"lora_alpha": 64}, "lora_alpha", "found 64, but phase1 has 32", marks=pytest.mark.trap(number=10)
+        ),
+        pytest.param(
+            "phase2",
+            {"lora_dropout": 0.1},
+            "lora_dropout",
+            "found 0.1, but phase1 has 0.05",
+            marks=pytest.mark.trap(number=10),
+        ),
+        pytest.param(
+            "phase2",
+            {"lora_target_modules": ["q_proj"]},
+            "lora_target_modules",
+            "['q_proj']",
+            marks=pytest.mark.trap(number=10),
+        ),
         ("phase2", {"base_model": "other/model"}, "base_model", "found other/model"),
         ("phase2", {"tokenizer_config": "other"}, "tokenizer_config", "found other"),
-        ("phase2", {"rl": "dpo"}, "lora_model_dir", "starts from zero"),
-        ("phase2", {"rl": "dpo", "lora_model_dir": None}, "base_model", "phase1 is lost"),
+        pytest.param("phase2", {"rl": "dpo"}, "lora_model_dir", "starts from zero", marks=pytest.mark.trap(number=12)),
+        pytest.param("phase2", {"rl": "ipo"}, "lora_model_dir", "starts from zero", marks=pytest.mark.trap(number=12)),
+        pytest.param("phase2", {"rl": "kto"}, "lora_model_dir", "starts from zero", marks=pytest.mark.trap(number=12)),
+        pytest.param(
+            "phase2",
+            {"rl": "dpo", "lora_model_dir": None},
+            "base_model",
+            "phase1 is lost",
+            marks=pytest.mark.trap(number=12),
+        ),
     ],
 )
 def test_a_broken_chain_is_named(sound_task, phase, change, key, words):
@@ -133,6 +208,7 @@ def test_a_chain_with_an_unreadable_phase_is_not_judged(sound_task, run_checks):
     assert [p for p in run_checks()[1] if "lora_model_dir" in p] == []
 
 
+@pytest.mark.trap(number=5)
 def test_findings_of_the_schema_stand_at_their_line(sound_task, run_checks, monkeypatch):
     edit(sound_task, "phase1", lora_rank=8)
     finding = Finding(("lora_rank",), "unknown key, which Axolotl drops in silence; did you mean 'lora_r'?")

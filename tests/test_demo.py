@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 
+import httpx
 import pytest
 
 import demo
@@ -243,6 +244,32 @@ def test_the_page_is_served_here_only_and_names_no_other_machine(port):
     assert "gradio" in html and '<html\n\tlang="ja"' in html
     assert set(re.findall(r"https?://[^/\"'\s]+", html)) <= {f"http://127.0.0.1:{port}"}
     assert "Content-Security-Policy" in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("headers", "kind", "status"),
+    [
+        ({}, "application/json", 200),
+        ({"origin": "http://127.0.0.1:{port}"}, "application/json", 200),
+        ({"origin": "https://evil.example"}, "application/json", 403),
+        ({"origin": "null"}, "application/json", 403),
+        ({"sec-fetch-site": "cross-site"}, "application/json", 403),
+        ({"host": "evil.example"}, "application/json", 403),
+        ({}, "text/plain", 415),
+    ],
+)
+def test_pages_of_other_sites_are_refused(port, headers, kind, status):
+    base = f"http://127.0.0.1:{port}"
+    functions = httpx.get(f"{base}/config", trust_env=False).json()["dependencies"]
+    asked = {"data": ["記事"], "fn_index": functions[0]["id"], "session_hash": "abc"}
+    own = {name: value.format(port=port) for name, value in headers.items()} | {"content-type": kind}
+    reply = httpx.post(f"{base}/gradio_api/queue/join", content=json.dumps(asked), headers=own, trust_env=False)
+    assert reply.status_code == status, reply.text
+    if "host" in headers:
+        assert httpx.get(base, headers=headers, trust_env=False).status_code == 403
+    upload = {"files": ("x.html", b"<script>alert(1)</script>")}
+    assert httpx.post(f"{base}/gradio_api/upload", files=upload, trust_env=False).status_code == 415
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipekit import local_files
+from recipekit import cloud_results, local_files
 from recipekit.errors import UserError
 from recipekit.local_files import unpack
 
@@ -104,6 +104,34 @@ def test_links_and_devices_in_a_tar(tmp_path, member):
         [f" {member.name}", " a link or device"]
     ]
     assert not any(path.is_symlink() for path in tmp_path.rglob("*")) and len(content(tmp_path / "out")) <= 1
+
+
+def test_a_sparse_file_whose_holes_would_fill_the_disk(tmp_path):
+    with (tmp_path / "holes").open("wb") as out:
+        out.truncate(50 * 2**30)
+    subprocess.run(["tar", "-S", "-cf", "a.tar", "holes"], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").stat().st_size < 2**20
+    (line,) = problems(tmp_path / "a.tar", tmp_path / "out")
+    assert line.startswith("a.tar: holes: a sparse file: is not unpacked here") and content(tmp_path / "out") == {}
+
+
+def test_an_absolute_name_in_the_result_of_a_job_touches_nothing_outside(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    before = outside.stat().st_mtime_ns
+    home = tmp_path / "home"
+    cloud_results._extract(make_tar(tmp_path / "a.tar", [(str(outside), b"theirs")]), home)
+    assert outside.read_bytes() == b"mine" and outside.stat().st_mtime_ns == before
+    assert (home / str(outside).lstrip("/")).read_bytes() == b"theirs"
+
+
+def test_names_that_a_disk_may_take_for_one_are_not_written_over(tmp_path, monkeypatch):
+    """As on disks that do not tell large letters from small ones."""
+    path = make_tar(tmp_path / "a.tar", [("Rows.jsonl", b"x"), ("rows.jsonl", b"y")])
+    write = local_files._write
+    monkeypatch.setattr(local_files, "_write", lambda stream, to: write(stream, to.with_name(to.name.lower())))
+    assert problems(path, tmp_path / "out") == ["a.tar: holds rows.jsonl twice; unpack it yourself and name the folder"]
+    assert content(tmp_path / "out") == {"rows.jsonl": b"x"}
 
 
 def test_a_link_in_a_zip(tmp_path):

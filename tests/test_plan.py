@@ -283,3 +283,20 @@ def test_train_all_tells_pictures_in_words_first(clone):
         assert f"tools/{tool}.py ogiri:listwise --source data/captioned/ogiri" in calls
     assert clone.steps()[:4] == ["caption", "regenerate", "leaks", "check"] and "baselines" in clone.steps()
     assert plan.steps(load_task("ogiri"), "sample")["regenerate"].startswith("data/captioned/ogiri -> ")
+
+
+def test_train_all_runs_in_a_folder_of_any_name(tmp_path):
+    clone = Clone(tmp_path / "日本語 と space")
+    (clone.root / "元の $(touch harm) * データ").mkdir()
+    run = clone.run("bigfive:alone", SOURCE="元の $(touch harm) * データ")
+    assert run.returncode == 0, run.stderr_text
+    calls = clone.calls.read_text(encoding="utf-8").splitlines()
+    assert "tools/regenerate_segments.py bigfive:alone --source 元の $(touch harm) * データ" in calls
+    assert not list(tmp_path.rglob("harm"))
+
+
+@pytest.mark.parametrize("task", ["x'); open('harm', 'w'); ('", "$(touch harm)", "`touch harm`", "a; touch harm *"])
+def test_a_tasks_name_is_never_code(clone, task):
+    run = clone.run(task)
+    assert run.returncode == 2 and "no task '" in run.stderr_text, run.stderr_text
+    assert not clone.calls.exists() and not list(clone.root.rglob("harm"))

@@ -1,6 +1,7 @@
 """The machine: what is installed, how much room there is, and whether the base model can be had."""
 
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,45 @@ def test_the_token_is_looked_for_and_never_shown(task, monkeypatch):
     monkeypatch.setattr(hub, "find_token", lambda root: "hf_secret")
     checks = environment(task)
     assert checks["HF token"].status == "ok" and "hf_secret" not in str(checks)
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o600, "ok"), (0o640, "warn"), (0o604, "warn"), (0o644, "warn")])
+def test_an_env_file_that_others_may_read_is_warned_of(task, mode, status):
+    assert environment(task)[".env"].status == "ok"
+    (task.root / ".env").touch()
+    (task.root / ".env").chmod(mode)
+    check = environment(task)[".env"]
+    assert check.status == status and ("chmod 600 .env" in check.detail) == (status == "warn")
+
+
+@pytest.mark.parametrize("name", ["mini/task.yml", "mini/phase1.yml", "mini/prompts/system.txt", "cpu.yml"])
+@pytest.mark.parametrize("secret", ["hf_" + "aB3" * 12, "canary-of-any-form", "http://someone:canary@host/"])
+def test_a_secret_in_a_recipe_is_refused_by_name_and_not_shown(task, monkeypatch, name, secret):
+    monkeypatch.setenv("HF_AUTH_TOKEN", "canary-of-any-form")
+    assert environment(task)["secrets"].problems == []
+    path = task.root / "recipes" / name
+    path.parent.mkdir(exist_ok=True)
+    lines = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.write_text(f"{lines}# {secret}\n", encoding="utf-8")
+    (problem,) = environment(task)["secrets"].problems
+    assert f"{name}:{lines.count(chr(10)) + 1}: holds a secret (" in problem and "into .env" in problem
+    assert "canary" not in problem and "aB3" not in problem
+
+
+def test_a_base_without_safetensors_is_refused_by_name(task, monkeypatch):
+    base = task.root / "data/samples/base"
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    (problem,) = preflight.base_model(task, "data/samples/base").problems
+    assert "no *.safetensors in it, only pytorch_model.bin, which can run code when read" in problem
+
+    def model_on_hub(*names):
+        files = [SimpleNamespace(rfilename=name) for name in names]
+        info = SimpleNamespace(sha="0123456789", siblings=files)
+        monkeypatch.setattr(hub, "connect", lambda _: SimpleNamespace(model_info=lambda *_, **__: info))
+        return preflight.base_model(task, "some/model")
+
+    assert "no *.safetensors on the Hub" in model_on_hub("config.json", "pytorch_model.bin").problems[0]
+    assert model_on_hub("config.json", "pytorch_model.bin", "model.safetensors").status == "ok"
 
 
 def test_other_versions_of_python_and_axolotl_are_failures(task, monkeypatch):

@@ -1,5 +1,7 @@
 """Heads: what labels become in training, and outputs in prediction."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import EvalPrediction
 
 from recipekit.errors import UserError
 from recipekit.regression import HUBER, RegressionConfig
-from recipekit.regression_plugin import loss_of, metrics_of
+from recipekit.regression_plugin import RegressionPlugin, loss_of, metrics_of
 from recipekit.regressor import FILE, half_width, read_facts
 
 HEADS = {"age": {"scale": [10, 110]}, "sex": {"classes": ["女", "男", "他"]}, "trait": {"scale": [1, 7]}}
@@ -86,6 +88,20 @@ def test_evaluations_are_in_the_units_of_the_labels():
     found = metrics_of(own, EvalPrediction(outputs, labels))
     expected = {"mae_age": 40, "accuracy_sex": 0.5, "mae_trait": 3.5, "mae": 21.75}
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.trap(number=19)
+@pytest.mark.parametrize(("written", "passed"), [(False, False), (True, True), (None, True)])
+def test_greater_is_better_reaches_the_trainer(tmp_path, monkeypatch, written, passed):
+    """Through Axolotl's own hook; transformers holds more of whatever is no loss to be better."""
+    from axolotl.integrations.base import PluginManager
+    from transformers import TrainingArguments
+
+    manager = PluginManager.get_instance()
+    monkeypatch.setattr(manager, "plugins", {"regression": RegressionPlugin()})
+    given = manager.get_training_args(SimpleNamespace(greater_is_better=written))
+    arguments = TrainingArguments(str(tmp_path), metric_for_best_model="mae", use_cpu=True, **given)
+    assert arguments.greater_is_better is passed
 
 
 @pytest.mark.parametrize(

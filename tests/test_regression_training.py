@@ -83,6 +83,7 @@ def test_a_new_head_takes_the_old_ones_place_and_the_rest_stays(task, tmp_path):
     assert adapter_digest(start / WEIGHTS) != adapter_digest(task.outputs / "phase1" / WEIGHTS)
 
 
+@pytest.mark.trap(number=13)
 def test_a_merged_regressor_gives_what_base_and_adapter_give(task):
     merge.merge_task(task, "cpu")
     folder = task.outputs / "merged"

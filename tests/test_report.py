@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from answers import answer, gold, person
+from hostile import EVIL, assert_harmless
 from recipekit.compare import CLASSES
 from recipekit.evaluation import EXAMPLES, GROUPS
 from recipekit.gold import GoldRow
@@ -14,7 +15,6 @@ from recipekit.task import Task, load_task
 from scored import predicted, report_of
 
 HAWKS = load_task("hawks")
-EVIL = '<script>alert("1")</script>&'
 KITA = person("北原英俊", age="50", address="佐倉野町2丁目", act="窃盗")
 ARTICLE = "北署は50日、佐倉野町2丁目の北原英俊容疑者(50)を佐倉野町で窃盗の疑いで逮捕した。現場は桂市の公園。"
 
@@ -161,7 +161,8 @@ def test_texts_are_escaped_and_written_whatever_they_hold():
     row = {"id": right.id, "output": output, "raw": strange, "windows": EVIL}
     html, _, errors = report_of(HAWKS, [(right, row, f"北原{EVIL}{strange}")], data=data)
     page = Page(html)
-    assert errors and "script" not in page.tags and "alert" in html
+    assert errors and "script" not in page.tags
+    assert_harmless(html)
     assert "同梱の架空の見本データ" in html
     assert "終" in html.encode("utf-8").decode()
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", html)

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_data as tool
+from hostile import EVIL, assert_harmless
 from recipekit import packing, segments
 from recipekit.errors import UserError
 from recipekit.task import load_task
 from rows import Characters, row, write
-
-EVIL = '<script>alert("1")</script>&'
 
 
 @pytest.fixture
@@ -88,7 +87,8 @@ def test_articles_of_the_test_set_in_training_are_told(task):
 def test_what_data_hold_is_shown_as_text_and_names_are_hidden(task):
     write(task, "mix", [row(task, f"{EVIL} 山田太郎容疑者。", "山田太郎")] * 2)
     _, hidden = report(task)
-    assert "<script" not in hidden and "山田太郎" not in hidden and "&lt;script&gt;" in hidden
+    assert_harmless(hidden)
+    assert "山田太郎" not in hidden
     found, shown = report(task, names=True)
     assert "山田太郎" in shown and found["datasets"]["mix"]["fields"]["persons[].name"]["top"] == [["山田太郎", 2]]
 

@@ -56,12 +56,36 @@ def test_the_gpu_profile_takes_no_overlay(root: Path) -> None:
     assert config["plugins"] == ["liger", RUN_PLUGIN]
 
 
+@pytest.mark.trap(number=3)
 def test_rows_are_prepared_anew_when_a_data_file_changes(root: Path) -> None:
     task = load_task("mini", root)
     before = resolve(task, "phase1", "cpu")["dataset_prepared_path"]
     assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] == before
     (root / "data" / "train" / "neg_segments.jsonl").write_text("two\n")
     assert resolve(task, "phase1", "cpu")["dataset_prepared_path"] != before
+
+
+@pytest.mark.trap(number=3)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 43},
+        {"excess_length_strategy": "raise"},
+        {"shuffle_merged_datasets": False},
+        {"datasets": [DATA, DATA | {"shards": 2}]},
+    ],
+    ids=str,
+)
+def test_rows_are_prepared_anew_when_a_setting_changes(root: Path, change: dict) -> None:
+    task = load_task("mini", root)
+    phase = root / "recipes" / "mini" / "phase1.yml"
+    paths = {resolve(task, "phase1", "cpu")["dataset_prepared_path"]}
+    before = yaml.safe_load(phase.read_text(encoding="utf-8"))
+    swapped = [{"datasets": change["datasets"][::-1]}] if "datasets" in change else []
+    for values in (change, *swapped):
+        write(root, "mini/phase1.yml", **before | values)
+        paths.add(resolve(task, "phase1", "cpu")["dataset_prepared_path"])
+    assert len(paths) == 2 + len(swapped)
 
 
 def test_rows_are_prepared_anew_when_the_tokenizer_changes(root: Path) -> None:
@@ -96,6 +120,73 @@ def test_a_phase_chained_to_itself_or_writing_elsewhere_is_refused(root: Path) -
     found = problems(root)
     assert "phase2.yml:2: output_dir: found 'out', expected 'outputs/mini/phase2'" in found[0]
     assert "phase2.yml:3: lora_model_dir: found 'outputs/mini/phase2', expected an earlier phase's" in found[1]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TRUSTED = {"base_model": "some/model", "revision_of_model": COMMIT}
+
+
+def trust(root: Path, **changed: object) -> None:
+    """Have phase 1 run its base's own code, and task.yml allow it."""
+    base = {"datasets": [DATA], "output_dir": "outputs/mini/phase1", "trust_remote_code": True}
+    write(root, "mini/phase1.yml", **base | TRUSTED | changed)
+    spec = root / "recipes" / "mini" / "task.yml"
+    allowed = yaml.safe_dump({"trust_remote_code": {"model": "some/model", "revision": COMMIT}})
+    spec.write_text(spec.read_text(encoding="utf-8") + allowed, encoding="utf-8")
+
+
+def test_code_of_a_model_runs_where_the_task_names_model_and_commit(root: Path) -> None:
+    trust(root)
+    assert resolve(load_task("mini", root), "phase1", "gpu")["trust_remote_code"] is True
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"base_model": "other/model"}, "other/model at 0123"),
+        ({"revision_of_model": "main"}, "some/model at main"),
+        ({"revision_of_model": None}, "some/model at no revision_of_model"),
+    ],
+)
+def test_code_of_another_model_or_commit_does_not_run(root: Path, changed: dict, found: str) -> None:
+    trust(root, **changed)
+    (problem,) = problems(root, "phase1", "gpu")
+    assert f"phase1.yml:6: trust_remote_code: {found}" in problem and "trust_remote_code: {model: " in problem
+
+
+def test_code_of_a_model_that_no_task_names_does_not_run(root: Path) -> None:
+    write(root, "mini/phase1.yml", output_dir="outputs/mini/phase1", datasets=[DATA], trust_remote_code=True, **TRUSTED)
+    assert "phase1.yml:6: trust_remote_code: some/model at 0123" in problems(root, "phase1", "gpu")[0]
+
+
+def test_a_commit_is_40_hex_digits(root: Path) -> None:
+    trust(root)
+    spec = root / "recipes" / "mini" / "task.yml"
+    spec.write_text(spec.read_text(encoding="utf-8").replace(COMMIT, "main"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"trust_remote_code.revision: 'main' does not match"):
+        load_task("mini", root)
+
+
+def test_code_of_a_data_set_never_runs(root: Path) -> None:
+    trust(root, datasets=[DATA | {"trust_remote_code": True}])
+    assert "phase1.yml:1: datasets: trust_remote_code runs a data set's own code" in problems(root, "phase1", "gpu")[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hub_token": "hf_" + "aB3" * 12},
+        {"mlflow_tracking_uri": "https://someone:canary@mlflow.example/"},
+        {"env": {"AWS_ACCESS_KEY_ID": "AKIA" + "Q7XW" * 4}},
+        {"note": "whatever-form-it-has"},
+    ],
+)
+def test_a_secret_never_gets_into_the_resolved_file(root: Path, monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
+    monkeypatch.setenv("LOG_DIR", "logs/now")
+    monkeypatch.setenv("HF_AUTH_TOKEN", "whatever-form-it-has")
+    with pytest.raises(UserError, match="a secret in its YAML would be written into logs") as caught:
+        write_resolved(values, "phase1", root)
+    assert "canary" not in str(caught.value) and not (root / "logs").exists()
 
 
 def test_the_first_phase_starts_from_no_adapter(root: Path) -> None:

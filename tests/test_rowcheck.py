@@ -47,7 +47,7 @@ def answer(text):
     [
         (invert, "the mask is wrong, found trained, trained, untrained"),
         (train_all, "the mask is wrong, found trained, trained, trained"),
-        (train_none, "no token is trained"),
+        pytest.param(train_none, "no token is trained", marks=pytest.mark.trap(number=7)),
         (answer('{"persons": []}'), "does not end in </s>"),
         (answer("{'persons': []}</s>"), "the answer is not valid JSON"),
         (answer('{"persons": [{"nam": "x"}]}</s>'), "label.persons[0]: 'name' is a required property"),
@@ -67,6 +67,7 @@ def test_a_bad_row_is_named_by_file_and_line(task, rows, spoil, words):
     assert all(":5: " in p for p in problems)
 
 
+@pytest.mark.trap(number=6)
 def test_rows_too_long_are_counted_and_the_first_named_with_their_length(task, rows):
     rows[2:7] = [row(task, "長" * 200, "山田") for _ in range(5)]
     problems = problems_of(task, rows, length=200)

@@ -62,6 +62,16 @@ def test_the_plugin_puts_the_hook_where_a_peft_model_calls_it(model, monkeypatch
     assert seen == [6, 4]
 
 
+@pytest.mark.trap(number=4)
+def test_the_adapters_first_values_follow_from_the_seed():
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.rand(3)  # whatever loading has drawn before
+        RunPlugin().pre_model_load(SimpleNamespace(seed=seed))
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 @pytest.mark.parametrize(
     ("capabilities", "deepspeed", "bf16"),
     [

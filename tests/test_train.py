@@ -19,7 +19,7 @@ from recipekit.process import hold, last_error
 from recipekit.runs import read_record
 from recipekit.task import Task, load_task
 from tiny import TEXT, tiny_base
-from train import check_result, is_whole, prepare_output, step_inputs
+from train import check_result, environment, is_whole, prepare_output, step_inputs
 from training import run, start, when_step
 
 STEPS, SAVED_EVERY = 40, 10
@@ -51,8 +51,8 @@ def test_a_good_run_is_believed(mini: Path) -> None:
     [
         ({"reached_steps": 3}, "reached step 3, expected 4"),
         ({"reached_steps": 3, "planned_steps": 3}, "reached step 3, expected 4"),
-        ({"finite": False}, "a loss was NaN"),
-        ({"evaluations": 0}, "no evaluation took place"),
+        pytest.param({"finite": False}, "a loss was NaN", marks=pytest.mark.trap(number=7)),
+        pytest.param({"evaluations": 0}, "no evaluation took place", marks=pytest.mark.trap(number=8)),
         ({"start_digest": "0"}, "did not start from .*outputs/mini/phase1/adapter_model.safetensors"),
         ({"end_digest": "0"}, "the saved adapter is not what training ended with"),
     ],
@@ -68,6 +68,7 @@ def test_an_adapter_that_did_not_change_is_not_believed(mini: Path) -> None:
         check_result(task, "phase2", CONFIG, mini / "log")
 
 
+@pytest.mark.trap(number=2)
 def test_an_exit_code_of_0_without_an_end_is_not_believed(mini: Path) -> None:
     task = finished(mini)
     (mini / "outputs" / "mini" / "phase2" / "run_facts.json").unlink()
@@ -79,6 +80,13 @@ def test_a_phase_waits_for_the_one_before(mini: Path) -> None:
     adapter(mini, "phase1", 1)  # an adapter lies there, but no record says that it is finished
     with pytest.raises(UserError, match="phase1 is not finished"):
         step_inputs(load_task("mini", mini), CONFIG | {"base_model": "owner/model"}, 1)
+
+
+@pytest.mark.trap(number=17)
+def test_training_starts_without_telemetry(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AXOLOTL_DO_NOT_TRACK", raising=False)
+    env = environment(load_task("mini", mini), {"base_model": "owner/model"})
+    assert env["AXOLOTL_DO_NOT_TRACK"] == "1"
 
 
 def test_missing_data_and_a_missing_base_are_named_together(mini: Path) -> None:
@@ -203,6 +211,8 @@ def weights(root: Path, phase: str) -> bytes:
     return (root / "outputs" / "hawks" / phase / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.trap(number=2)
+@pytest.mark.trap(number=4)
 @pytest.mark.slow
 def test_two_phases_chain_and_a_disturbed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     calm = make_root(tmp_path / "calm")

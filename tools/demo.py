@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from recipekit.task import Task, load_task
 Extract = Callable[[str], dict[str, Any]]  # article -> row of a predictor
 PORTS = range(7860, 7960)
 LONGEST = 20_000  # characters; a slip of the clipboard would keep the model busy for hours
+LARGEST, SLOWEST = 2**20, 60  # bytes of a request, and seconds for it to arrive
 FONTS = ["Hiragino Sans", "Noto Sans CJK JP", "Noto Sans JP", "Yu Gothic UI", "Meiryo", "sans-serif"]
 OUTSIDE = re.compile(r'<(?:link|meta)\b[^>]*"https?:[^>]*>|<script\b[^>]*"https?:[^>]*></script>')
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -150,7 +151,16 @@ def free_port(host: str, port: int | None) -> int:
     raise UserError(f"{problem}; give another --port, or for --host an address of this machine such as 127.0.0.1")
 
 
-def serve(task: Task, extract: Extract, host: str, port: int) -> None:
+def guarded(host: str, names: Collection[str]) -> dict[str, Any]:
+    """Return what has gradio's app refuse pages of other sites, files and whatever no article needs."""
+    from starlette.middleware import Middleware
+
+    from recipekit.guard import Guard
+
+    return {"middleware": [Middleware(Guard, host=host, names=names, size=LARGEST, seconds=SLOWEST)]}
+
+
+def serve(task: Task, extract: Extract, host: str, port: int, names: Collection[str] = ()) -> None:
     """Show the page until Ctrl+C."""
     import gradio as gr
 
@@ -160,7 +170,7 @@ def serve(task: Task, extract: Extract, host: str, port: int) -> None:
     page = build(task, extract)
     page.launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, inbrowser=False, quiet=True,
-        prevent_thread_lock=True, footer_links=[], enable_monitoring=False,
+        prevent_thread_lock=True, footer_links=[], enable_monitoring=False, app_kwargs=guarded(host, names),
         css=CSS + Path(answer_view.__file__).with_suffix(".css").read_text(encoding="utf-8"),
         theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["Noto Sans Mono CJK JP", "monospace"]),
     )  # fmt: skip
@@ -176,12 +186,13 @@ def command(
     adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder, on its base or --model.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: the first free one from 7860]")] = None,
+    name: Annotated[list[str], typer.Option(help="Another name that the page is reached by; may be repeated.")] = [],  # noqa: B006
 ) -> None:
     """Show a page that extracts from a pasted article."""
     it = load_task(task)
     port = free_port(host, port)
     predictor = LocalPredictor.load(it, model, adapter, batch_size=8)
-    serve(it, lambda body: next(predictor.predict([Article("demo", body)])), host, port)
+    serve(it, lambda body: next(predictor.predict([Article("demo", body)])), host, port, name)
 
 
 if __name__ == "__main__":

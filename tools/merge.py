@@ -184,9 +184,9 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    dtype = dtype or str(AutoConfig.from_pretrained(source).dtype or torch.float32).removeprefix("torch.")
+    dtype = dtype or str(models.load_config(source).dtype or torch.float32).removeprefix("torch.")
     with progress("merge", 4) as advance:
         model = PeftModel.from_pretrained(proof.load(source), str(adapter))
         advance()
@@ -215,12 +215,10 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
 
 def keep_marks(folder: Path) -> None:
     """Make whoever loads a merged model's tokenizer mark second texts, where the model was trained so."""
-    from transformers import AutoConfig
-
     path = folder / "tokenizer_config.json"
     tokenizer = models.load_tokenizer(folder)
     before = tokenizer.model_input_names
-    if models.mark_second_text(tokenizer, AutoConfig.from_pretrained(folder)).model_input_names != before:
+    if models.mark_second_text(tokenizer, models.load_config(folder)).model_input_names != before:
         kept = json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": tokenizer.model_input_names}
         write_text(path, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
 
@@ -254,7 +252,6 @@ def merge_task(task: Task, profile: str) -> None:
         UserError: The last phase is not finished, its adapter or tokenizer is not what it should be, or the merged
             model does not give what base and adapter give.
     """
-    from transformers import AutoConfig
 
     log_to("merge", task.outputs)
     phase = task.phases[-1]
@@ -277,7 +274,7 @@ def merge_task(task: Task, profile: str) -> None:
     source = find_base(task, adapter, config)
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
-    proof = Proof.of(task, config, models.mark_second_text(tokenizer, AutoConfig.from_pretrained(source)))
+    proof = Proof.of(task, config, models.mark_second_text(tokenizer, models.load_config(source)))
     new = merged.with_name(".merged.new")
     shutil.rmtree(new, ignore_errors=True)
     try:

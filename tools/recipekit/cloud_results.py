@@ -59,4 +59,4 @@ def _extract(archive: Path, home: Path) -> None:
         for member in inner.getmembers():
             if member.isfile():
                 nanoseconds = int(Decimal(member.pax_headers.get("mtime", str(member.mtime))) * 10**9)
-                os.utime(home / member.name, ns=(nanoseconds, nanoseconds))
+                os.utime(home / member.name.lstrip("/"), ns=(nanoseconds, nanoseconds))

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from recipekit import journal
 from recipekit.errors import UserError
+from recipekit.own_secrets import scrub, without_secrets
 
 STOPPED = (129, 130, 143)  # exit codes after SIGHUP, SIGINT and SIGTERM
 console = Console(stderr=True, highlight=False)
@@ -30,6 +31,8 @@ _step: str | None = None
 
 def main(command: Callable[..., None], **settings: Any) -> None:
     """Run a function as the program; a UserError becomes lines on stderr and exit code 2.
+
+    What libraries wrote into the log loses this machine's tokens and passwords at the end.
 
     Args:
         command: What to run; its parameters are the command line's.
@@ -45,6 +48,8 @@ def main(command: Callable[..., None], **settings: Any) -> None:
     try:
         code = _exit_code(app)
     finally:
+        if _log_path:
+            scrub(_log_path)
         try:
             journal.end(code)
         except (UserError, OSError) as error:
@@ -71,10 +76,9 @@ def _exit_code(app: Callable[[], Any]) -> int:
             show(f"error: {problem}", style="bold red")
         return 2
     except Exception as error:
-        if _log is None:
-            raise
-        traceback.print_exc()
-        show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+        if _log:
+            show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
         return 1
     return 0
 
@@ -109,15 +113,17 @@ def log_to(step: str, outputs: Path | None = None) -> None:
 
 
 def show(renderable: RenderableType, style: str | None = None, *, log: bool = True) -> None:
-    """Print a line, table or panel on the screen and, where there is one, in the step's log.
+    """Print a line, table or panel on the screen and, where there is one, in the step's log; lines without secrets.
 
     Args:
         renderable: What to print.
         style: As rich names it.
         log: Whether it goes into the log, too; what quotes data does not, for logs are kept and passed on.
     """
+    soft = isinstance(renderable, str)
+    if isinstance(renderable, str):
+        renderable = without_secrets(renderable)
     for target in filter(None, (console, _log if log else None)):
-        soft = isinstance(renderable, str)
         target.print(renderable, style=style, markup=False, soft_wrap=soft)
 
 

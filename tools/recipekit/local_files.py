@@ -103,7 +103,7 @@ def unpack(path: Path, folder: Path, advance: Callable[..., Any] = lambda: None)
         advance: Called after each file.
 
     Raises:
-        UserError: It is damaged, or holds links, devices, paths out of the folder, or too much.
+        UserError: It is damaged, or holds links, devices, sparse files, paths out of the folder, or too much.
     """
     limit = max(FLOOR, GROWTH * path.stat().st_size)
     try:
@@ -156,6 +156,8 @@ def _untar(path: Path, folder: Path, limit: int, advance: Callable[..., Any]) ->
             problem = _path_problem(member.name)
             if not member.isfile() and not member.isdir():
                 problem = "a link or device"
+            if member.issparse():  # its holes are no bytes of the archive, but of the disk
+                problem = "a sparse file"
             if problem:
                 wrong.append(f"{member.name}: {problem}")
             elif member.isfile() and not wrong:

@@ -8,18 +8,32 @@ from recipekit.errors import UserError
 from recipekit.runs import relative
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+# Without a word from the caller transformers asks on the terminal whether code beside a model may run.
+SAFE: dict[str, Any] = {"trust_remote_code": False}
+SAFE_WEIGHTS: dict[str, Any] = {**SAFE, "use_safetensors": True}
 
 
 def check_model(folder: Path, remedy: str) -> None:
-    """Refuse a folder that holds no model.
+    """Refuse a folder that holds no model, or one whose weights run code when they are read.
 
     Raises:
-        UserError: There is no such folder, or it has no config.json; `remedy` says what to do.
+        UserError: There is no such folder, it has no config.json, or its weights are pickled; `remedy` says what to do.
     """
     if not folder.is_dir():
         raise UserError(f"{relative(folder)}: no such folder; expected a model; {remedy}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{relative(folder)}: no config.json in it, so it is no model; {remedy}")
+    if pickled := _pickled(folder):
+        raise UserError(f"{relative(folder)}: no *.safetensors in it{pickled}; {remedy}")
+
+
+def _pickled(folder: Path) -> str:
+    """Name the weights of a folder that has none but pickled ones, for an error."""
+    found = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if not found or any(folder.glob("*.safetensors")):
+        return ""
+    return f", only {', '.join(found)}, which can run code when read, and is not read: convert it to safetensors"
 
 
 def check_adapter(folder: Path, remedy: str) -> dict[str, Any]:
@@ -32,7 +46,8 @@ def check_adapter(folder: Path, remedy: str) -> dict[str, Any]:
 
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
-        raise UserError([f"{relative(folder / name)}: no such file; expected an adapter; {remedy}" for name in missing])
+        what = f"no such file; expected an adapter{_pickled(folder)}; {remedy}"
+        raise UserError([f"{relative(folder / name)}: {what}" for name in missing])
     config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -67,7 +82,14 @@ def load_tokenizer(source: str | Path) -> Any:
     """Load the tokenizer of a model's or adapter's folder, or of a model on the Hub."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(source))
+    return AutoTokenizer.from_pretrained(str(source), **SAFE)
+
+
+def load_config(source: str | Path) -> Any:
+    """Load the config of a model's folder, or of a model on the Hub."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(source), **SAFE)
 
 
 def mark_second_text(tokenizer: Any, config: Any) -> Any:
@@ -95,7 +117,7 @@ def load_model(source: str | Path, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     device = "auto" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype, device_map=device, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(str(source), dtype=dtype, device_map=device, **SAFE_WEIGHTS)
     return model.eval()
 
 
@@ -113,6 +135,6 @@ def load_classifier(source: str | Path, dtype: Any, num_labels: int | None = Non
     device = "auto" if torch.cuda.is_available() else "cpu"
     own = {} if num_labels is None else {"num_labels": num_labels}
     model = AutoModelForSequenceClassification.from_pretrained(
-        str(source), dtype=dtype, device_map=device, use_safetensors=True, **own
+        str(source), dtype=dtype, device_map=device, **SAFE_WEIGHTS, **own
     )
     return model.eval()

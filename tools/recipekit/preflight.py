@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recipekit import hub
+from recipekit import hub, secret_scan
 from recipekit.errors import UserError
 from recipekit.models import check_model
 from recipekit.runs import read_record, relative, write_text
@@ -84,7 +85,8 @@ def environment(task: Task, profile: str, configs: list[dict[str, Any]]) -> list
     if profile == "gpu":
         checks += [_gpu(configs)]
     wanted = {str(config.get("attn_implementation")) for config in configs} & FLASH.keys()
-    return [*checks, *map(_flash, sorted(wanted)), _disk(task, profile), _tmux(profile), _token(task)]
+    machine = [_disk(task, profile), _tmux(profile), _token(task), _env_file(task.root), _secrets(task)]
+    return [*checks, *map(_flash, sorted(wanted)), *machine]
 
 
 def _python() -> Check:
@@ -189,6 +191,42 @@ def _token(task: Task) -> Check:
     return Check("HF token", "none: nothing is downloaded or uploaded; put HF_AUTH_TOKEN into .env", warning=True)
 
 
+def _env_file(root: Path) -> Check:
+    path = root / ".env"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return Check(".env", "none")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        detail = f"others on this machine may read it ({stat.filemode(mode)}); run: chmod 600 .env"
+        return Check(".env", detail, warning=True)
+    return Check(".env", "only you can read it")
+
+
+def _secrets(task: Task) -> Check:
+    files = [*sorted(task.dir.rglob("*")), task.root / "recipes" / "cpu.yml"]
+    token = hub.find_token(task.root)
+    texts = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files if path.is_file()]
+    return Check(
+        "secrets", "none in the recipe", [p for path, text in texts for p in secret_problems(path, text, token)]
+    )
+
+
+def secret_problems(path: Path, text: str, token: str | None) -> list[str]:
+    """Name the lines of a file that hold a token or key; never what they hold.
+
+    Args:
+        path: The file's name in messages.
+        text: Its content.
+        token: The Hub's token of this machine, which is found in any form.
+    """
+    advice = "take it out, have it revoked if anybody saw it, and put it into .env or the environment"
+    return [
+        f"{relative(path)}:{text.count(chr(10), 0, secret.start) + 1}: holds a secret ({secret.name}); {advice}"
+        for secret in secret_scan.find(text, token)
+    ]
+
+
 def base_model(task: Task, name: str, revision: str | None = None) -> Check:
     """Check that a base model is there, or can be had: a folder, an earlier phase's product, or a model on the Hub."""
     folder = task.root / name
@@ -226,6 +264,9 @@ def _on_hub(task: Task, name: str, revision: str | None, title: str) -> Check:
         if cached:
             return Check(title, "the Hub does not answer; the copy in the cache is used", warning=True)
         return Check(title, "", error.problems)
+    if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or []):
+        what = "no *.safetensors on the Hub, and other weights can run code when read; name a model that has some"
+        return Check(title, "", [f"base_model {name}: {what}"])
     return Check(title, f"on the Hub, {'in the cache' if cached else 'to be downloaded'}, {(info.sha or '')[:8]}")
 
 

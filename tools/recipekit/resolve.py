@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from recipekit import yamlfile
+from recipekit import hub, secret_scan, yamlfile
 from recipekit.errors import UserError
 from recipekit.runs import digest, relative, write_text
 from recipekit.task import Task
@@ -41,6 +41,7 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
     problems: list[str] = []
     config = _layers(task, phase, profile, problems)
     _check_chain(task, phase, config, problems)
+    _check_code(task, phase, config, problems)
     if problems:
         raise UserError(problems)
     config["plugins"] = [*config.get("plugins", []), RUN_PLUGIN]
@@ -49,10 +50,17 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
 
 
 def write_resolved(config: dict[str, Any], phase: str, root: Path) -> Path:
-    """Write what Axolotl gets, and what is kept as the record of the run, to $LOG_DIR/<phase>.yml; returns the path."""
+    """Write what Axolotl gets, and what is kept as the record of the run, to $LOG_DIR/<phase>.yml; returns the path.
+
+    Raises:
+        UserError: It holds a secret.
+    """
     folder = root / os.environ.setdefault("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}")
     path = folder / f"{phase}.yml"
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+    if secrets := sorted({secret.name for secret in secret_scan.find(text, hub.find_token(root))}):
+        what = f"would be written into logs and MLflow ({', '.join(secrets)})"
+        raise UserError(f"{phase}: a secret in its YAML {what}; take it out and put it into .env or the environment")
     write_text(path, f"# Made from the recipe and its overlays; edits here are lost.\n{text}")
     return path
 
@@ -109,6 +117,22 @@ def _check_chain(task: Task, phase: str, config: dict[str, Any], problems: list[
             f"{at('lora_model_dir')}: missing, so {phase} would start afresh and lose {task.phases[len(earlier) - 1]}; "
             f"add lora_model_dir: {earlier[-1]}"
         )
+
+
+def _check_code(task: Task, phase: str, config: dict[str, Any], problems: list[str]) -> None:
+    """Refuse code that a model or data set brings along, unless task.yml names that model at one commit."""
+    path = task.dir / f"{phase}.yml"
+    line = yamlfile.load(path)[1].get(("trust_remote_code",), 1)
+    trusted = task.spec.get("trust_remote_code")
+    base = {"model": config.get("base_model"), "revision": config.get("revision_of_model")}
+    if config.get("trust_remote_code") and base != trusted:
+        what = f"{base['model']} at {base['revision'] or 'no revision_of_model'} would run code of its own"
+        wanted = "trust_remote_code: {model: owner/name, revision: <40 hex digits>}"
+        remedy = f"remove it, or read that code and name the same model and commit in task.yml, {wanted}"
+        problems.append(f"{relative(path)}:{line}: trust_remote_code: {what}; {remedy}")
+    for key in ("datasets", "test_datasets"):
+        if any(isinstance(entry, dict) and entry.get("trust_remote_code") for entry in config.get(key) or []):
+            problems.append(f"{relative(path)}:1: {key}: trust_remote_code runs a data set's own code; remove it")
 
 
 def _same(found: Any, expected: str) -> bool:

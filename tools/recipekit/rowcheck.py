@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from recipekit import windows
 from recipekit.errors import UserError
+from recipekit.models import SAFE
 from recipekit.regression import Head
 from recipekit.regressioncheck import LengthChecker, RegressionRowChecker
 from recipekit.runs import relative
@@ -248,8 +249,8 @@ def load_tokenizer(root: Path, name: str, revision: str | None = None, token: st
     local = (root / name).is_dir()
     try:
         if local:
-            return AutoTokenizer.from_pretrained(root / name, local_files_only=True)
-        return AutoTokenizer.from_pretrained(name, revision=revision or "main", token=token)
+            return AutoTokenizer.from_pretrained(root / name, local_files_only=True, **SAFE)
+        return AutoTokenizer.from_pretrained(name, revision=revision or "main", token=token, **SAFE)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         remedy = f"restore it with: git checkout -- {name}" if local else "check the network, or copy it into the cache"

@@ -41,8 +41,6 @@ class ServerPredictor(Predictor):
         self, task: Task, url: str, served: str | None = None, model: Path | None = None, prompt_as: PromptAs = "ids",
         constrain: bool = True, concurrency: int = 16,
     ) -> None:  # fmt: skip
-        from transformers import AutoConfig
-
         model = model or task.outputs / "merged"
         check(task, model, None)
         key = setting(task.root, "OPENAI_API_KEY") or "none"
@@ -50,7 +48,7 @@ class ServerPredictor(Predictor):
         _check_url(url)
         self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
         self.served, longest = self._find(served)
-        config = AutoConfig.from_pretrained(str(model))
+        config = models.load_config(model)
         context = min(decoding.context_length(config), longest or config.max_position_embeddings)
         super().__init__(task, models.load_tokenizer(model), context, constrain)
         self.grammar = None

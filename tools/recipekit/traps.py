@@ -29,6 +29,11 @@ CHAINED = (
 )
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 FROM_MERGED = ("dpo", "ipo", "kto")  # train a new adapter whatever lora_model_dir says
+# What keeps packed rows apart; Axolotl only warns of others, and takes owner/name for a kernel to download and run.
+ATTENTION = (
+    *("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"),
+    *("flash_attention_torch", "xformers", "sage"),
+)
 GPU_OPTIMIZERS = ("fused", "8bit", "4bit", "paged", "fp8")
 
 
@@ -92,7 +97,7 @@ def _overlays(task: Task, phase: str) -> list[tuple[Path, yamlfile.Lines, Key]]:
 
 def phase_problems(config: Config, root: Path) -> list[str]:
     """Find the traps that one phase's config walks into."""
-    rules = [_required, _lengths, _evaluation, _best, _tracking]
+    rules = [_required, _attention, _lengths, _evaluation, _best, _tracking]
     findings = [finding for rule in rules for finding in rule(config.values)]
     findings += _deepspeed(config.values, root)
     if config.profile == "cpu":
@@ -104,6 +109,14 @@ def _required(values: dict[str, Any]) -> Iterator[Finding]:
     for key, remedy in REQUIRED.items():
         if values.get(key) is None:
             yield Finding((key,), f"not set; {remedy}")
+
+
+def _attention(values: dict[str, Any]) -> Iterator[Finding]:
+    found = str(values.get("attn_implementation", "sdpa"))
+    if "/" in found:
+        yield Finding(("attn_implementation",), f"found {found}, which runs code from the Hub; write sdpa")
+    elif values.get("sample_packing") and found not in ATTENTION:
+        yield Finding(("attn_implementation",), f"found {found}, in which packed rows see each other; write sdpa")
 
 
 def _lengths(values: dict[str, Any]) -> Iterator[Finding]:
