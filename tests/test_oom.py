@@ -24,8 +24,11 @@ from tiny import tiny_tokenizer
 from train import checkpoint_inputs
 from training import run
 
-TRACE = 'Traceback (most recent call last):\n  File "trainer.py", line 1, in training_step\n'
-EVALUATING = 'Traceback (most recent call last):\n  File "trainer.py", line 1, in evaluation_loop\n'
+TRACE = """\
+Traceback (most recent call last):
+  File "trainer.py", line 1, in training_step
+    raise torch.OutOfMemoryError(message)  # or: raise MemoryError
+"""
 IN_TRAINING = OutOfMemory("gpu", "torch.OutOfMemoryError", "training", 4)
 
 
@@ -97,7 +100,7 @@ def test_it_tells_the_step_and_what_was_asked_and_free(tmp_path: Path) -> None:
     text = f"{TRACE}torch.OutOfMemoryError: {oom_plugin.MESSAGE}\n"
     told = recognise(text, 1, {}, report(tmp_path)).describe()
     assert told.startswith("out of memory on the GPU in step 13, 2.00 GiB more were asked for, 1.21 GiB of 79.15 GiB")
-    told = recognise(text.replace(TRACE, EVALUATING), 1, {}, report(tmp_path)).describe()
+    told = recognise(text.replace("training_step", "evaluation_loop"), 1, {}, report(tmp_path)).describe()
     assert "in the evaluation after step 12" in told
     (tmp_path / "progress.jsonl").unlink()
     assert "before the first step" in recognise(text, 1, {}, report(tmp_path, None)).describe()

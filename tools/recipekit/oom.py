@@ -22,6 +22,7 @@ KILLED = re.compile(
     r"died with <Signals\.SIGKILL|exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\)|exits with return code = -9\b"
     r"|non-zero exit status 137"
 )
+TOLD = re.compile(r"(?:\[rank\d+\]: ?)?\S")  # what is indented is a traceback's source
 SIZE = r"([\d.]+ ?[KMGT]i?B)"
 ASKED = re.compile(rf"(?:Tried|tried) to allocate {SIZE}|Unable to allocate {SIZE}|tried to allocate (\d+) bytes")
 FREE = re.compile(rf"total capacity of {SIZE} of which {SIZE} is free")
@@ -70,11 +71,12 @@ def recognise(text: str, code: int, kills: Mapping[str, int], report: Path) -> O
         kills: The kernel's counts (`kernel_kills`) from before it started.
         report: Its progress.jsonl, which it starts with its first step.
     """
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+    told = [line for line in lines if TOLD.match(line)]
     killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL) or bool(KILLED.search(text))
-    if line := next((line for line in lines if GPU.search(line)), None):
+    if line := next((line for line in told if GPU.search(line)), None):
         device, reason = "gpu", line
-    elif line := next((line for line in reversed(lines) if HOST.search(line)), None):
+    elif line := next((line for line in reversed(told) if HOST.search(line)), None):
         device, reason = "host", line
     elif killed:
         device, reason = "host", _killed(kills)

@@ -187,6 +187,11 @@ def row_lengths(task: Task, config: dict[str, Any]) -> Lengths:
     Raises:
         UserError: A file or the tokenizer is missing, or rows are neither segments nor texts with labels.
     """
+    if missing := [path for path in data_files(task, config) if not path.is_file()]:
+        remedy = f"make it with: uv run tools/regenerate_segments.py {task.name}"
+        raise UserError(
+            [f"{relative(path)}: no such file, so its rows cannot be counted; {remedy}" for path in missing]
+        )
     name, token = tokenizer_name(config), hub.find_token(task.root)
     tokenizer = load_tokenizer(task.root, name, config.get("revision_of_model"), token)
     train = data_files(task, {"datasets": config.get("datasets", [])})
