@@ -11,6 +11,7 @@ import yaml
 from safetensors.numpy import load_file
 
 import oom_plugin
+from checking import edit
 from labelled import write_rows, write_task
 from recipekit import oom, remedies
 from recipekit.errors import UserError
@@ -304,11 +305,28 @@ def test_a_checkpoint_outlives_another_split_and_nothing_else(root: Path) -> Non
     assert key(learning_rate=1e-3) != same
 
 
-def losses(root: Path, task: str = "hawks") -> tuple[list[float], list[float]]:
-    """Losses of training and evaluation, of all steps, as the last checkpoint has them."""
+def test_rows_may_be_dropped_by_an_overlay_alone(sound_task, run_checks) -> None:
+    edit(sound_task, "phase1", sequence_len=20)
+    edit(sound_task, "phase2", sequence_len=20, excess_length_strategy="drop")
+    problems = run_checks()[1]
+    assert any("excess_length_strategy: found drop, expected raise" in problem for problem in problems)
+    assert any("tokens, over sequence_len 20" in problem for problem in problems)
+    edit(sound_task, "phase1", sequence_len=512)
+    edit(sound_task, "phase2", sequence_len=512, excess_length_strategy="raise")
+    for phase in ("phase1", "phase2"):
+        path = memory_overlay(sound_task, phase, "cpu")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made_for = "made_for: {sequence_len: 512, excess_length_strategy: raise}\n"
+        path.write_text(made_for + "laid_over: {sequence_len: 20, excess_length_strategy: drop}\n")
+    assert run_checks()[1] == []
+
+
+def losses(root: Path, task: str = "hawks") -> tuple[list[float], ...]:
+    """Losses of training and evaluation, by step, as the last checkpoint has them; resuming evaluates once more."""
     folder = max((root / "outputs" / task / "phase1").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
     history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    return [h["loss"] for h in history if "loss" in h], [h["eval_loss"] for h in history if "eval_loss" in h]
+    found = ({h["step"]: h[key] for h in history if key in h} for key in ("loss", "eval_loss"))
+    return tuple([values[step] for step in sorted(values)] for values in found)
 
 
 def same_result(one: Path, other: Path, task: str = "hawks") -> None:

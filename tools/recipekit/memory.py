@@ -29,6 +29,7 @@ class Setting:
         packed: Whether rows are packed.
         attention: As the config names it.
         dropout: Of the adapter.
+        mask: Bytes that dropout keeps of a number: a truth value on GPUs, a number on CPUs.
         checkpointing: Whether activations are computed again in the backward pass.
         four_bit: Whether the base is quantised.
         eight_bit_optimizer: Whether the optimizer's states are.
@@ -47,6 +48,7 @@ class Setting:
     packed: bool = False
     attention: str = "sdpa"
     dropout: float = 0.0
+    mask: int = 1
     checkpointing: bool = False
     four_bit: bool = False
     eight_bit_optimizer: bool = False
@@ -98,9 +100,10 @@ def predict(model: Architecture, run: Setting) -> dict[str, float]:
     parts = _states(model, run)
     layer = sum(layer_bytes(model, run).values()) * run.tokens
     entry = run.bytes * model.hidden * run.tokens
-    kept = entry * model.layers + layer if run.checkpointing else layer * model.layers
-    parts["activations"] = kept + 2 * entry + _mask(run)
+    parts["activations"] = (entry if run.checkpointing else layer) * model.layers + 2 * entry + _mask(run)
     work = {"logits": _logits(model, run), "backward": run.bytes * run.tokens * (3 * model.inner + 2 * model.hidden)}
+    if run.checkpointing:
+        work["backward"] += layer  # computed again
     greater = max(work, key=lambda name: work[name])
     parts[greater] = work[greater]
     parts["framework"] = CONTEXT + FRAGMENTS * (parts["activations"] + parts[greater])
@@ -136,14 +139,14 @@ def layer_bytes(model: Architecture, run: Setting) -> dict[str, float]:
     keys = model.queries if run.packed and run.attention == "sdpa" else model.keys  # under a mask heads are repeated
     found = {"attention": e * (2 * model.queries + 2 * keys) + SINGLE * model.heads}
     if run.attention == "eager":
-        found["scores"] = model.heads * run.length * (2 * e + 1)
+        found["scores"] = model.heads * run.length * (2 * e + run.mask)
     if model.decoder:
         found["norms"] = 2 * h * (e if run.liger_norm else SINGLE)
         found["mlp"] = e * f * (2 if run.fused else 3)  # gate, up and, unless computed again, the activated gate
     else:
         found["norms"] = 2 * h * (SINGLE if run.mixed else e)
         found["mlp"] = e * f
-        found["dropout"] = 2 * h if model.dropout else 0
+        found["dropout"] = 2 * h * run.mask if model.dropout else 0
     return found | {"adapter inputs": _adapter_inputs(model, run)}
 
 
@@ -155,7 +158,7 @@ def _adapter_inputs(model: Architecture, run: Setting) -> float:
     if run.fused:
         return e * 2 * model.hidden + (e * (2 * model.hidden + model.queries) if run.dropout else 0)
     if run.mixed or run.dropout:
-        return inputs * (e + (1 if run.dropout else 0))  # a copy, and a mask
+        return inputs * (e + (run.mask if run.dropout else 0))  # a copy, and a mask
     return e * (2 * model.hidden + model.inner)
 
 
