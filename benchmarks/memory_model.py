@@ -19,22 +19,22 @@ from recipekit import memory
 from recipekit.architecture import architecture
 from recipekit.memory import GB, Setting
 
-SIZES = {
-    "58M": {"hidden_size": 512, "intermediate_size": 1792, "num_hidden_layers": 12, "num_attention_heads": 8},
-    "115M": {"hidden_size": 768, "intermediate_size": 2560, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "193M": {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 12, "num_attention_heads": 16},
+SIZES = {  # layers x width
+    "12 x 512": {"hidden_size": 512, "intermediate_size": 1792, "num_hidden_layers": 12, "num_attention_heads": 8},
+    "12 x 768": {"hidden_size": 768, "intermediate_size": 2560, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "12 x 1024": {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 12, "num_attention_heads": 16},
 }
 CASES = [  # size, rows, tokens, vocabulary, bytes, dropout, checkpointing
-    ("58M", 1, 512, 8000, 4, 0.0, False),
-    ("58M", 4, 512, 8000, 4, 0.0, False),
-    ("58M", 4, 512, 8000, 4, 0.0, True),
-    ("58M", 1, 1024, 32000, 4, 0.0, False),
-    ("58M", 1, 1024, 32000, 4, 0.0, True),
-    ("58M", 2, 512, 8000, 4, 0.05, False),
-    ("58M", 2, 512, 8000, 2, 0.0, False),
-    ("115M", 2, 512, 16000, 4, 0.0, False),
-    ("193M", 1, 1024, 16000, 4, 0.0, False),
-    ("193M", 2, 512, 16000, 4, 0.0, True),
+    ("12 x 512", 1, 512, 8000, 4, 0.0, False),
+    ("12 x 512", 4, 512, 8000, 4, 0.0, False),
+    ("12 x 512", 4, 512, 8000, 4, 0.0, True),
+    ("12 x 512", 1, 1024, 32000, 4, 0.0, False),
+    ("12 x 512", 1, 1024, 32000, 4, 0.0, True),
+    ("12 x 512", 2, 512, 8000, 4, 0.05, False),
+    ("12 x 512", 2, 512, 8000, 2, 0.0, False),
+    ("12 x 768", 2, 512, 16000, 4, 0.0, False),
+    ("12 x 1024", 1, 1024, 16000, 4, 0.0, False),
+    ("12 x 1024", 2, 512, 16000, 4, 0.0, True),
 ]
 ADAPTER = {
     "adapter": "lora",
@@ -103,7 +103,12 @@ def main(case: str = typer.Option("", hidden=True)) -> None:
     if case:
         print(train(json.loads(case)))
         return
-    print("| model | rows x tokens | vocabulary | bytes | dropout | checkpointing | predicted | measured | ratio |")
+    titles = (
+        "layers x width",
+        "rows x tokens",
+        *"vocabulary bytes dropout checkpointing predicted measured ratio".split(),
+    )
+    print(f"| {' | '.join(titles)} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for one in CASES:
         guess, found = predicted(one), measured(one)

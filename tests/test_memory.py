@@ -160,6 +160,6 @@ def test_the_memory_of_a_known_base_is_printed(mini, monkeypatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_formula_holds_against_measured_memory(checkpointing: bool) -> None:
-    case = ("58M", 2, 512, 16000, 4, 0.0, checkpointing)
-    assert sizes("58M", 16000)["vocab_size"] == 16000
+    case = ("12 x 512", 2, 512, 16000, 4, 0.0, checkpointing)
+    assert sizes("12 x 512", 16000)["vocab_size"] == 16000
     assert predicted(case) == pytest.approx(measured(case), rel=0.25)
