@@ -106,7 +106,7 @@ def main(case: str = typer.Option("", hidden=True)) -> None:
     titles = (
         "layers x width",
         "rows x tokens",
-        *"vocabulary bytes dropout checkpointing predicted measured ratio".split(),
+        *["vocabulary", "bytes", "dropout", "checkpointing", "predicted", "measured", "ratio"],
     )
     print(f"| {' | '.join(titles)} |")
     print("|---|---|---|---|---|---|---|---|---|")
