@@ -14,6 +14,7 @@
 #   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, cpu takes data/samples/TASK;
 #                             without these, and with raw, data/raw/TASK is taken as it is
 #   SOURCE=FOLDER             takes the raw data from there: outputs/TASK/leaks/clean, masked copies ...
+#   AUTO_OOM=1                out of memory, goes on with a smaller batch and the same result: docs/memory.md
 #   LEAKS=allow               goes on where training shares articles, persons or ids with the test set
 #
 # On a GPU machine start it in tmux, so that a lost connection does not stop it, and look at it from anywhere:

@@ -156,13 +156,9 @@ def test_the_telling_line_of_a_log_comes_with_a_remedy(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("OSError: of an earlier run\n", encoding="utf-8")
     start = log.stat().st_size
-    trace = (
-        "Traceback (most recent call last):\n  File\n[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n"
-    )
+    trace = "Traceback (most recent call last):\n  File\n[rank0]: OSError: [Errno 28] No space left on device\n"
     log.write_text(log.read_text() + trace + "\r 10%|#   | 1/10\n", encoding="utf-8")
-    assert last_error(log, start).startswith(
-        "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB; halve micro_batch"
-    )
+    assert last_error(log, start).startswith("OSError: [Errno 28] No space left on device; free some disk space")
 
 
 def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 All failures come at once, and the exit code is then 1. What passed and has not changed since is not looked at again.
 """
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,7 @@ def _judges(task: Task, config: Config) -> list[Any]:
         code_digest(),
         task.prompt_sources(),
         config.values.get("regression"),
+        config.drops_rows,
         task.output_schema,
         version("transformers"),
     ]
@@ -164,7 +166,8 @@ def _report(task: Task, file: DataFile, bases_ok: bool) -> FileReport:
         return rowcheck.check_file(task, file.path, None, file.sequence_len, heads)
     revision = file.config.values.get("revision_of_model")
     tokenizer = rowcheck.load_tokenizer(task.root, name, revision, hub.find_token(task.root))
-    report = rowcheck.check_file(task, file.path, tokenizer, file.sequence_len, heads)
+    limit = sys.maxsize if file.config.drops_rows else file.sequence_len
+    report = rowcheck.check_file(task, file.path, tokenizer, limit, heads)
     if heads:
         return report
     report.problems = [*rowcheck.tokenizer_problems(task, tokenizer, name), *report.problems]

@@ -1,10 +1,11 @@
-"""How long a recipe trains and what that costs, phase by phase, before the money is spent.
+"""How long a recipe trains, what that costs, and whether it fits the GPU, phase by phase, before the money is spent.
 
     uv run tools/estimate.py hawks --machine ml.g5.xlarge
     uv run tools/estimate.py hawks --steps-per-second phase1=0.5 --steps-per-second phase2=0.4-0.6
 
 Steps come from the recipe, steps a second from a run of the phase here, finished or going on, or from
 --steps-per-second; without either, the time that task.yml expects is taken, and said so. Prices: recipes/prices.yml.
+Memory is predicted by a formula (docs/memory.md) that was not held against a GPU.
 """
 
 import json
@@ -18,6 +19,8 @@ from rich.table import Table
 from recipekit.console import main, show
 from recipekit.durations import Duration, Range, phase_duration
 from recipekit.errors import UserError
+from recipekit.fitting import Need, needs
+from recipekit.memory import GB
 from recipekit.prices import Machine, machine_for
 from recipekit.task import Task, load_task
 
@@ -33,12 +36,14 @@ def estimate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output")] = False,
 ) -> None:
-    """Estimate time and cost of a recipe."""
+    """Estimate time, cost and memory of a recipe."""
     recipe = load_task(task)
     found = machine_for(recipe, profile, machine)
     durations = phase_durations(recipe, profile, found, given_speeds(recipe, steps_per_second or []))
+    memory, unknown = memory_needs(recipe, profile, found)
     if as_json:
-        print(json.dumps(summary(recipe, profile, found, durations), ensure_ascii=False, indent=2))
+        content = summary(recipe, profile, found, durations) | {"memory": memory_summary(memory)}
+        print(json.dumps(content, ensure_ascii=False, indent=2))
         return
     show(f"{recipe.name}, profile {profile}, {found.describe()}")
     show(table(durations, found))
@@ -47,6 +52,48 @@ def estimate(
     show(
         "  training alone, from the start of each phase to its last step; prices are yours to check: recipes/prices.yml"
     )
+    if memory:
+        show(memory_table(memory))
+        show(f"  GB of each GPU, predicted and not measured on one (docs/memory.md); {found.gpu} has {found.memory_gb}")
+    for line in [f"{need.phase}: does not fit; {need.advice}" for need in memory if need.advice] + unknown:
+        show(f"  {line}", style="yellow")
+
+
+def memory_needs(task: Task, profile: str, machine: Machine) -> tuple[list[Need], list[str]]:
+    """Predict the memory that each phase takes of a GPU; the second list says why it could not be predicted."""
+    if profile != "gpu":
+        return [], []
+    try:
+        return needs(task, machine), []
+    except UserError as error:
+        return [], error.problems
+
+
+def memory_table(memory: list[Need]) -> Table:
+    """Show a line a phase, its parts and whether it fits."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    names = list(dict.fromkeys(name for need in memory for name in need.parts))
+    for title in ("phase", *names, "together", ""):
+        grid.add_column(title, justify="left" if title in ("phase", "") else "right")
+    for need in memory:
+        values = [f"{need.parts[name] / GB:.1f}" if name in need.parts else "-" for name in names]
+        grid.add_row(need.phase, *values, f"{need.total / GB:.1f}", "too much" if need.advice else "fits")
+    return grid
+
+
+def memory_summary(memory: list[Need]) -> list[dict[str, Any]]:
+    """Put the needs of all phases into objects, in GB."""
+    return [
+        {
+            "phase": need.phase,
+            "gb": {name: round(value / GB, 3) for name, value in need.parts.items()},
+            "total_gb": round(need.total / GB, 3),
+            "limit_gb": round(need.limit / GB, 3),
+            "fits": not need.advice,
+            "advice": need.advice,
+        }
+        for need in memory
+    ]
 
 
 def given_speeds(task: Task, texts: list[str]) -> dict[str, Range]:

@@ -6,8 +6,10 @@ The phase's YAML and the CPU overlays are resolved into logs/<time>/<phase>.yml,
 its own. The phase counts as done when every planned step was reached, the adapter's values differ from where they
 started, the saved file holds what training ended with, a later phase really began with the adapter of the one before
 it, an evaluation took place and no loss was NaN. Stopped anywhere, the same command goes on from the last checkpoint.
+Out of memory, it says what to change, and with AUTO_OOM=1 changes it and goes on.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -19,13 +21,15 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import journal
+from recipekit import journal, remedies, yamlfile
 from recipekit.adapters import adapter_digest
 from recipekit.console import log_to, main, show
+from recipekit.durations import rows_per_step
 from recipekit.errors import UserError
 from recipekit.hub import TOKEN_NAMES, setting
-from recipekit.process import PARENT, hold, last_error, run
-from recipekit.resolve import base_model_key, data_files, resolve, write_resolved
+from recipekit.oom import OutOfMemory, kernel_kills, recognise
+from recipekit.process import PARENT, hold, last_error, run, written_since
+from recipekit.resolve import SPLITTING, base_model_key, data_files, memory_overlay, resolve, write_resolved
 from recipekit.runs import Step, digest, read_record, relative, write_text
 from recipekit.segments import has_prompt_of_today, read_jsonl
 from recipekit.task import Task, load_task
@@ -43,11 +47,24 @@ def train(
 
 
 def train_phase(task: Task, phase: str, profile: str) -> None:
-    """Train a phase unless it is done.
+    """Train a phase unless it is done; with AUTO_OOM=1 again, with less memory, where it ran out of it.
 
     Raises:
         UserError: The recipe is wrong, data or the phase before is missing, training failed, or its result is not what
             a full run leaves.
+    """
+    for tried in itertools.count():
+        found, log = attempt(task, phase, profile)
+        if found is None:
+            return
+        remedies.answer(task, phase, profile, found, tried, log)
+
+
+def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, Path]:
+    """Train a phase unless it is done; returns how it ran out of memory, if it did, and its log.
+
+    Raises:
+        UserError: As train_phase.
     """
     config = resolve(task, phase, profile)
     os.environ["LOG_DIR"] = str(task.root / os.environ.get("LOG_DIR", f"logs/{time.strftime('%Y%m%d_%H%M%S')}"))
@@ -57,22 +74,43 @@ def train_phase(task: Task, phase: str, profile: str) -> None:
     step = Step(task.outputs, phase, step_inputs(task, config, processes), [output / "adapter_model.safetensors"])
     if step.done():
         show(f"{phase}: up to date ({relative(output)})")
-        return
+        return None, output
     with hold(task.outputs / "state" / f"{phase}.lock", f"{task.name} {phase}") as lock:
-        prepare_output(task, phase, config, digest(step.input_digests))
+        prepare_output(task, phase, config, checkpoint_inputs(step, config))
         resolved = write_resolved(config, phase, task.root)
         journal.note(config=journal.config_of(resolved))
         log = resolved.with_suffix(".log")
         show(f"{phase}: {config['base_model']}, {relative(resolved)}, log {relative(log)}")
-        written = log.stat().st_size
+        less = laid_over(task, phase, profile)
+        written, kills = log.stat().st_size, kernel_kills()
         command, env = axolotl_command(resolved, profile, processes), environment(task, config)
-        code = run(command, task.root, env, lock, output / "progress.jsonl", phase, config.get("max_steps"))
+        report = output / "progress.jsonl"
+        code = run(command, task.root, env, lock, report, phase, config.get("max_steps"))
         if code != 0:
+            if found := recognise(written_since(log, written), code, kills, report):
+                return found, log
             problem = last_error(log, written)
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
-    step.record(prompt=None if "regression" in config else task.prompt_digest(), **facts)
+    step.record(prompt=None if "regression" in config else task.prompt_digest(), **less, **facts)
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
+    return None, log
+
+
+def laid_over(task: Task, phase: str, profile: str) -> dict[str, Any]:
+    """Say what saves memory in this run, where it once ran out; returns it for the step's record."""
+    path = memory_overlay(task, phase, profile)
+    if not path.exists():
+        return {}
+    values = yamlfile.load(path)[0]["laid_over"]
+    show(f"{phase}: {relative(path)}: {', '.join(f'{key} {value}' for key, value in values.items())}")
+    return {"laid_over": values}
+
+
+def checkpoint_inputs(step: Step, config: dict[str, Any]) -> str:
+    """Digest what a checkpoint depends on: all that the step does, but of a batch its rows, not how they are split."""
+    same = {key: value for key, value in config.items() if key not in SPLITTING}
+    return digest(step.input_digests | {"config": digest([same, rows_per_step(config)])})
 
 
 def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str, Any]:

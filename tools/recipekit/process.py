@@ -24,8 +24,6 @@ PATIENCE = 60  # seconds to wait for a training that a killed run left behind; i
 ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b.*)")
 ERASE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 REMEDIES = {
-    r"out of memory|OutOfMemory": "halve micro_batch_size and double gradient_accumulation_steps, "
-    "or set gradient_checkpointing: true",
     r"No space left": "free some disk space, then run the same command again",
     r"ConnectionError|ConnectTimeout|LocalEntryNotFound": "the Hugging Face Hub cannot be reached; check the network",
     r"401 Client Error|GatedRepo|RepositoryNotFound": "check the model's name, and that the token in .env may read it",
@@ -129,6 +127,13 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
             return
 
 
+def written_since(log: Path, start: int) -> str:
+    """Return what a process wrote to a log that had `start` bytes before, without colours."""
+    with log.open("rb") as stream:
+        stream.seek(start)
+        return ERASE.sub("", stream.read().decode(errors="replace"))
+
+
 def last_error(log: Path, start: int) -> str:
     """Return the line that best tells why a process failed, with a remedy where one is known.
 
@@ -136,9 +141,7 @@ def last_error(log: Path, start: int) -> str:
         log: What the process wrote.
         start: The size of the log when the process started.
     """
-    with log.open("rb") as stream:
-        stream.seek(start)
-        text = ERASE.sub("", stream.read().decode(errors="replace"))
+    text = written_since(log, start)
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     found = [match[1] for line in lines if (match := ERROR_LINE.match(line)) and "ChildFailedError" not in line]
     line = found[-1] if found else (lines[-1] if lines else "it wrote nothing")

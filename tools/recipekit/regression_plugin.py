@@ -93,6 +93,10 @@ def metrics_of(spec: RegressionConfig, prediction: EvalPrediction) -> dict[str, 
 class RegressionTrainer(AxolotlTrainer):
     """Axolotl's trainer with the loss of the heads."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # else gradients are summed over accumulation steps, not averaged
+
     @property
     def spec(self) -> RegressionConfig:
         """The heads."""

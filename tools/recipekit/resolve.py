@@ -14,12 +14,18 @@ from recipekit.task import Task
 
 RUN_PLUGIN = "recipekit.run_plugin.RunPlugin"
 PROFILES = ("cpu", "gpu")
+# How a batch is computed, not what is learned from it: a checkpoint and prepared rows stay good when these change.
+SPLITTING = (
+    *("micro_batch_size", "gradient_accumulation_steps", "eval_batch_size", "gradient_checkpointing"),
+    *("dataloader_num_workers", "dataloader_prefetch_factor"),
+)
 
 
 def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
     """Lay recipes/cpu.yml and recipes/<task>/cpu.yml over a phase's YAML (profile cpu) and add what a run needs.
 
-    A key of an overlay replaces the phase's, whole; null removes it. Paths stay relative to task.root, which training
+    A key of an overlay replaces the phase's, whole; null removes it. On top comes what saves memory on this machine
+    (`memory_overlay`), where there is such a file. Paths stay relative to task.root, which training
     runs in.
 
     Args:
@@ -29,7 +35,8 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
 
     Raises:
         UserError: Unknown phase or profile, an unreadable YAML, an overlay for a phase that does not exist, a phase
-            that writes elsewhere than outputs/<task>/<phase>, or does not go on from an earlier phase.
+            that writes elsewhere than outputs/<task>/<phase>, or does not go on from an earlier phase, or a memory
+            overlay that was made for another recipe.
     """
     if profile not in PROFILES:
         raise UserError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
@@ -40,6 +47,7 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
         )
     problems: list[str] = []
     config = _layers(task, phase, profile, problems)
+    config = _with_less_memory(task, phase, profile, config, problems)
     _check_chain(task, phase, config, problems)
     _check_code(task, phase, config, problems)
     if problems:
@@ -47,6 +55,11 @@ def resolve(task: Task, phase: str, profile: str) -> dict[str, Any]:
     config["plugins"] = [*config.get("plugins", []), RUN_PLUGIN]
     config["dataset_prepared_path"] = f"outputs/{task.slug}/prepared/{phase}-{_data_digest(task, config)}"
     return config
+
+
+def memory_overlay(task: Task, phase: str, profile: str) -> Path:
+    """Name the file that tools/train.py keeps what saves memory in, once a phase ran out of it on this machine."""
+    return task.outputs / f"{phase}.{profile}.oom.yml"
 
 
 def write_resolved(config: dict[str, Any], phase: str, root: Path) -> Path:
@@ -97,6 +110,25 @@ def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[s
     return {key: value for key, value in config.items() if value is not None}
 
 
+def _with_less_memory(
+    task: Task, phase: str, profile: str, config: dict[str, Any], problems: list[str]
+) -> dict[str, Any]:
+    path = memory_overlay(task, phase, profile)
+    if not path.exists():
+        return config
+    overlay, lines = yamlfile.load(path)
+    made_for, laid_over = overlay.get("made_for"), overlay.get("laid_over")
+    if not isinstance(made_for, dict) or not isinstance(laid_over, dict):
+        problems.append(f"{relative(path)}:1: expected made_for and laid_over with keys and values; delete the file")
+        return config
+    for key, value in made_for.items():
+        if config.get(key) != value:
+            place = f"{relative(path)}:{lines['made_for', key]}: {key}"
+            found = f"made for {value}, but the recipe says {config.get(key)} now"
+            problems.append(f"{place}: {found}; delete the file, or write the new value here")
+    return {key: value for key, value in (config | laid_over).items() if value is not None}
+
+
 def _check_chain(task: Task, phase: str, config: dict[str, Any], problems: list[str]) -> None:
     path = task.dir / f"{phase}.yml"
     lines = yamlfile.load(path)[1]
@@ -145,4 +177,5 @@ def _data_digest(task: Task, config: dict[str, Any]) -> str:
     base = base_model_key(task, config)
     if isinstance(base, Path):
         files.append(base / "tokenizer.json")
+    config = {key: value for key, value in config.items() if key not in SPLITTING}
     return digest([config, [digest(path) if path.exists() else None for path in files]])[:16]

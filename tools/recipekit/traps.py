@@ -10,7 +10,7 @@ from typing import Any
 from recipekit import yamlfile
 from recipekit.axolotl_schema import Finding, Key
 from recipekit.errors import UserError
-from recipekit.resolve import resolve
+from recipekit.resolve import memory_overlay, resolve
 from recipekit.runs import relative
 from recipekit.task import Task
 
@@ -34,6 +34,7 @@ ATTENTION = (
     *("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"),
     *("flash_attention_torch", "xformers", "sage"),
 )
+LAID_OVER: Key = ("laid_over",)  # of a memory overlay
 GPU_OPTIMIZERS = ("fused", "8bit", "4bit", "paged", "fp8")
 
 
@@ -51,6 +52,11 @@ class Config:
     profile: str
     values: dict[str, Any]
     sources: list[tuple[Path, yamlfile.Lines, Key]]
+
+    @property
+    def drops_rows(self) -> bool:
+        """Whether a memory overlay drops rows that are too long: someone has read how many, and put it there."""
+        return any((*LAID_OVER, "excess_length_strategy") in lines for _, lines, at in self.sources if at == LAID_OVER)
 
     def at(self, key: Key) -> str:
         """Name a key's place, file:line: key; the nearest enclosing key's line where it is not written out."""
@@ -78,7 +84,7 @@ def load_configs(task: Task, profile: str) -> tuple[list[Config], list[Config], 
             values, lines = yamlfile.load(path)
             source: tuple[Path, yamlfile.Lines, Key] = (path, lines, ())
             written.append(Config(phase, "gpu", values, [source]))
-            overlays = _overlays(task, phase) if profile == "cpu" else []
+            overlays = _overlays(task, phase, profile)
             resolved.append(Config(phase, profile, resolve(task, phase, profile), [*overlays, source]))
         except UserError as error:
             problems += [problem for problem in error.problems if problem not in problems]
@@ -90,8 +96,10 @@ def load_configs(task: Task, profile: str) -> tuple[list[Config], list[Config], 
     return written, resolved, problems
 
 
-def _overlays(task: Task, phase: str) -> list[tuple[Path, yamlfile.Lines, Key]]:
-    files: list[tuple[Path, Key]] = [(task.dir / "cpu.yml", (phase,)), (task.root / "recipes" / "cpu.yml", ())]
+def _overlays(task: Task, phase: str, profile: str) -> list[tuple[Path, yamlfile.Lines, Key]]:
+    files: list[tuple[Path, Key]] = [(memory_overlay(task, phase, profile), LAID_OVER)]
+    if profile == "cpu":
+        files += [(task.dir / "cpu.yml", (phase,)), (task.root / "recipes" / "cpu.yml", ())]
     return [(path, yamlfile.load(path)[1], prefix) for path, prefix in files if path.exists()]
 
 
@@ -99,6 +107,8 @@ def phase_problems(config: Config, root: Path) -> list[str]:
     """Find the traps that one phase's config walks into."""
     rules = [_required, _attention, _lengths, _evaluation, _best, _tracking]
     findings = [finding for rule in rules for finding in rule(config.values)]
+    if config.drops_rows:
+        findings = [finding for finding in findings if finding.key != ("excess_length_strategy",)]
     findings += _deepspeed(config.values, root)
     if config.profile == "cpu":
         findings += _gpu_only(config.values)
