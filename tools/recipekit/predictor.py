@@ -175,7 +175,7 @@ def check(task: Task, model: Path | None, adapter: Path | None) -> None:
     if model:
         models.check_model(model, f"run uv run tools/merge.py {task.name} --profile cpu or gpu, or mend --model")
         trained = runs.read_record(model / "recipe.json").get("prompt")
-        if trained not in (None, task.prompt_digest()):
+        if trained is not None and trained != task.prompt_digest():
             raise UserError(
                 f"{relative(model)}: trained with another prompt than recipes/{task.name}/prompts has now, and it "
                 f"answers worse to this one; train again (uv run bash train_all.sh {task.name}), or restore the "
