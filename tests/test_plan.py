@@ -76,6 +76,7 @@ case "$*" in
   *plan.py* | -c*) exec {sys.executable} "$@" ;;
   *"$REAL"*) [ -z "$REAL" ] || exec {sys.executable} "$@" ;;
 esac
+[ "$AXOLOTL_DO_NOT_TRACK" = 1 ] || exit 9
 echo "$@" >> "$CALLS"
 case "$*" in *"$BLOCK"*) [ -z "$BLOCK" ] || exec {sys.executable} step.py --then "$BUSY" ;; esac
 """
@@ -127,6 +128,7 @@ def clone(tmp_path):
     return Clone(tmp_path)
 
 
+@pytest.mark.trap(number=17)
 @pytest.mark.parametrize(
     ("env", "source"),
     [

@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipekit.captions import fold, shorten
 from recipekit.errors import UserError
+from recipekit.models import SAFE, SAFE_WEIGHTS
 
 
 class Captioner:
@@ -28,13 +29,13 @@ class Captioner:
     def __init__(self, model: str, revision: str | None, prompt: str, device: str, max_new_tokens: int) -> None:
         self.device = _device(device)
         dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
-        known = {"revision": revision or "main", "trust_remote_code": False}
+        known = {"revision": revision or "main"}
         asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
         try:
-            self.processor = AutoProcessor.from_pretrained(model, **known)
+            self.processor = AutoProcessor.from_pretrained(model, **known, **SAFE)
             self.text = self.processor.apply_chat_template(asked, add_generation_prompt=True)
             self.model = AutoModelForImageTextToText.from_pretrained(
-                model, **known, dtype=dtype, device_map=self.device, use_safetensors=True
+                model, **known, dtype=dtype, device_map=self.device, **SAFE_WEIGHTS
             ).eval()
         except Exception as error:  # of many kinds: no network, no such model, torn weights, a template that fails
             what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
