@@ -68,11 +68,11 @@ def test_ndcg_is_scikit_learns_over_groups_that_can_be_ranked():
     groups = draws.integers(0, 8, 60).astype(float)
     wanted, values = draws.normal(size=60).round(1), draws.normal(size=60).round(1)
     wanted[groups == 5] = 1.5
-    gains = wanted - wanted.min()
+    gains = wanted + 4
     kept = [groups == group for group in range(8) if group != 5]
     expected = np.mean([ndcg_score([gains[own]], [values[own]]) for own in kept])
-    assert ndcg(wanted, values, groups) == pytest.approx(expected)
-    assert np.isnan(ndcg(np.ones(3), np.arange(3.0), np.zeros(3)))
+    assert ndcg(wanted, values, groups, -4) == pytest.approx(expected)
+    assert np.isnan(ndcg(np.ones(3), np.arange(3.0), np.zeros(3), 0))
 
 
 def test_batches_hold_whole_groups_and_each_epoch_has_another_order():

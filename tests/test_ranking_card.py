@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
-import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import model_card
 import summary
 from estimates import lines
+from evaluated import card_of
 from rankings import SPEC, add_data, add_recipe
 from recipekit import ranking_evaluation
 from recipekit.evaluating import Options
@@ -46,9 +46,7 @@ def scored(task):
 
 def write(task, metrics=None):
     """Return the card's front matter and text."""
-    card = model_card.write_card(task, metrics or scored(task), ADAPTER, "owner/name")
-    _, front, text = card.split("---\n", 2)
-    return yaml.safe_load(front), text
+    return card_of(task, metrics or scored(task), ADAPTER)
 
 
 def test_front_matter_is_what_the_hub_takes(task):

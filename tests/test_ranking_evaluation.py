@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from estimates import lines
+from evaluated import read_lines, run_tool
 from rankings import SPEC, add_data, add_recipe
 from recipekit import ranking_csv, ranking_data, ranking_evaluation
 from recipekit.errors import UserError
@@ -47,19 +46,11 @@ def clone(task):
 
 
 def run(clone: Path, tool: str, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{tool}.py", "jokes", *arguments]
-    clean = {key: value for key, value in os.environ.items() if key not in ("LOG_DIR", "MLFLOW_TRACKING_URI")}
-    return subprocess.run(
-        command, cwd=clone, env=clean | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True, timeout=120
-    )
+    return run_tool(clone, tool, "jokes", *arguments, **env)
 
 
 def evaluate(clone: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
     return run(clone, "evaluate", "--no-mlflow", *arguments, **env)
-
-
-def read(path: Path) -> list:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(path: Path) -> list[dict]:
@@ -76,7 +67,7 @@ def score(task, articles=True, **options):
 
 
 def edit(path: Path, change) -> None:
-    rows = read(path)
+    rows = read_lines(path)
     change(rows)
     lines(path, rows)
 
@@ -89,7 +80,7 @@ def test_scores_beside_baselines(clone):
     assert max(map(len, done.stderr.splitlines())) <= 80
     assert sorted(path.name for path in (clone / SCORES).iterdir()) == FILES
     metrics = json.loads((clone / SCORES / "metrics.json").read_text(encoding="utf-8"))
-    found = {row["id"]: row["output"]["score"] for row in read(clone / PREDICTIONS)}
+    found = {row["id"]: row["output"]["score"] for row in read_lines(clone / PREDICTIONS)}
     gold = table(clone / GOLD)
     for part, own in metrics["scores"].items():
         rows = [row for row in gold if part in ("overall", row["type"])]
@@ -111,10 +102,10 @@ def test_scores_beside_baselines(clone):
         assert one["difference"] == pytest.approx(ours - theirs) and baseline["unchecked"] == 0, name
     ridge, constant = (metrics["baselines"][name]["scores"]["overall"] for name in ("ridge", "constant"))
     assert ridge["ndcg"] > constant["ndcg"] and constant["spearman"] == 0
-    train = [row["labels"]["score"] for row in read(clone / "data/train/jokes_train.jsonl")]
-    rows = read(clone / "outputs/jokes/baselines/constant.jsonl")
+    train = [row["labels"]["score"] for row in read_lines(clone / "data/train/jokes_train.jsonl")]
+    rows = read_lines(clone / "outputs/jokes/baselines/constant.jsonl")
     assert [row["output"]["score"] for row in rows] == [pytest.approx(np.mean(train))] * len(gold)
-    given = {row["id"]: row for row in read(clone / INPUT)}
+    given = {row["id"]: row for row in read_lines(clone / INPUT)}
     assert rows[3]["digest"] == pair_digest(given[rows[3]["id"]]["body"], given[rows[3]["id"]]["pair"])
 
 
@@ -159,7 +150,7 @@ def test_baselines_name_rows_without_a_pair(clone):
 
 
 def test_predictions_of_another_pair_are_refused(clone):
-    given = {row["id"]: row for row in read(clone / INPUT)}
+    given = {row["id"]: row for row in read_lines(clone / INPUT)}
 
     def change(rows):
         rows[0]["digest"], rows[1]["digest"] = rows[1]["digest"], rows[0]["digest"]
@@ -167,7 +158,7 @@ def test_predictions_of_another_pair_are_refused(clone):
         del rows[7]["digest"]
 
     edit(clone / PREDICTIONS, change)
-    rows = read(clone / PREDICTIONS)
+    rows = read_lines(clone / PREDICTIONS)
     done = evaluate(clone)
     problems = done.stderr.splitlines()
     assert done.returncode == 2 and len(problems) == 3, done.stderr
@@ -181,7 +172,7 @@ def test_predictions_of_another_pair_are_refused(clone):
 
 
 def test_a_baseline_of_another_pair_is_refused(task):
-    rows = read(task.root / PREDICTIONS)
+    rows = read_lines(task.root / PREDICTIONS)
     lines(task.baselines / "length.jsonl", [row | {"digest": "f" * 16} for row in rows])
     with pytest.raises(UserError) as error:
         score(task)
@@ -200,7 +191,7 @@ def test_rows_without_a_digest_are_counted_and_told(task, capsys):
 
 
 def test_other_files(clone):
-    lines(clone / "outputs/jokes/baselines/constant.jsonl", read(clone / PREDICTIONS))
+    lines(clone / "outputs/jokes/baselines/constant.jsonl", read_lines(clone / PREDICTIONS))
     shutil.copy(clone / GOLD, clone / "gold.csv")
     done = evaluate(clone, "--predictions", PREDICTIONS, "--gold", "gold.csv", "--output", "scores")
     assert done.returncode == 0 and "--articles" in done.stderr
@@ -263,7 +254,7 @@ def test_tables_for_spreadsheets(task):
         rows[1].update(pair='とても"長い", 回答\n二行目')
 
     edit(task.root / INPUT, change)
-    given = {row["id"]: row for row in read(task.root / INPUT)}
+    given = {row["id"]: row for row in read_lines(task.root / INPUT)}
 
     def mend(rows):
         for row in rows:
@@ -330,8 +321,8 @@ def test_errors_name_far_off_rows_and_misplaced_best_responses(task):
 
     edit(task.root / PREDICTIONS, change)
     metrics, _ = score(task)
-    errors = read(task.root / SCORES / "errors.jsonl")
-    texts = {row["id"]: row for row in read(task.root / INPUT)}
+    errors = read_lines(task.root / SCORES / "errors.jsonl")
+    texts = {row["id"]: row for row in read_lines(task.root / INPUT)}
     first, name = errors[0], list(gold)[0]
     assert first == {
         "kind": "score", "id": name, "group": "C000", "slice": "image", "gold": float(gold[name]["score"]),
@@ -349,7 +340,7 @@ def test_errors_name_far_off_rows_and_misplaced_best_responses(task):
 
 def test_compare(task):
     other = task.root / "constant.jsonl"
-    lines(other, [row | {"output": {"score": 2}} for row in read(task.root / PREDICTIONS)])
+    lines(other, [row | {"output": {"score": 2}} for row in read_lines(task.root / PREDICTIONS)])
     options = Options(task.test_path("gold"), task.test_path("input"), task.root / "scores", resamples=100)
     files = {"A": other, "B": task.root / PREDICTIONS}
     for order, said in (("AB", "B is better, by 0."), ("BA", "A is better, by 0."), ("BB", "no difference shown")):

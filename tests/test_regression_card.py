@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
-import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import model_card
 import summary
 import upload
 from estimates import SPEC, TARGETS, add_data, add_recipe, lines
+from evaluated import card_of
 from recipekit import hub, regression_evaluation
 from recipekit.evaluating import Options
 from recipekit.regression import RegressionConfig
@@ -54,9 +54,7 @@ def scored(task):
 
 def write(task, metrics=None):
     """Return the card's front matter and text."""
-    card = model_card.write_card(task, metrics or scored(task), ADAPTER, "owner/name")
-    _, front, text = card.split("---\n", 2)
-    return yaml.safe_load(front), text
+    return card_of(task, metrics or scored(task), ADAPTER)
 
 
 def test_front_matter_is_what_the_hub_takes(task):

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from sklearn.metrics import mean_absolute_error
 
 from estimates import SPEC, TARGETS, add_data, add_recipe, lines
+from evaluated import read_lines, run_tool
 from recipekit import baselines, regression_data, regression_evaluation
 from recipekit.errors import UserError
 from recipekit.evaluating import Options, is_bundled, read_bars
@@ -36,23 +35,15 @@ def clone(tmp_path):
 
 
 def run(clone: Path, tool: str, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{tool}.py", "traits", *arguments]
-    clean = {key: value for key, value in os.environ.items() if key not in ("LOG_DIR", "MLFLOW_TRACKING_URI")}
-    return subprocess.run(
-        command, cwd=clone, env=clean | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True, timeout=120
-    )
+    return run_tool(clone, tool, "traits", *arguments, **env)
 
 
 def evaluate(clone: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
     return run(clone, "evaluate", "--no-mlflow", *arguments, **env)
 
 
-def read(path: Path) -> list:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def outputs(clone: Path, name: str = PREDICTIONS) -> dict:
-    return {row["id"]: row["output"] for row in read(clone / name)}
+    return {row["id"]: row["output"] for row in read_lines(clone / name)}
 
 
 def gold(clone: Path) -> dict:
@@ -80,7 +71,7 @@ def test_scores_beside_baselines(clone):
         means = np.array([np.mean(rows, axis=0) for rows in by_speaker.values()])
         assert metrics["group"][target]["mae"] == pytest.approx(np.abs(means[:, 0] - means[:, 1]).mean())
         assert metrics["spread"]["group"][target]["predicted_sd"] == pytest.approx(means[:, 0].std())
-        train = [row["labels"][target] for row in read(clone / "data/train/talks.jsonl")]
+        train = [row["labels"][target] for row in read_lines(clone / "data/train/talks.jsonl")]
         assert outputs(clone, "outputs/traits/baselines/constant.jsonl")["0000-C0"][target] == pytest.approx(
             np.mean(train)
         ), i
@@ -95,12 +86,12 @@ def test_scores_beside_baselines(clone):
 
 
 def test_the_worst_rows_come_first(clone):
-    rows = read(clone / PREDICTIONS)
+    rows = read_lines(clone / PREDICTIONS)
     rows[7]["output"] = {"calm": 30, "warm": -20.5}
     rows[8]["output"] = None
     lines(clone / PREDICTIONS, rows)
     assert evaluate(clone).returncode == 0
-    errors = read(clone / SCORES / "errors.jsonl")
+    errors = read_lines(clone / SCORES / "errors.jsonl")
     right = gold(clone)[rows[7]["id"]]
     assert errors[0] == {
         "id": rows[7]["id"], "group": right["speaker"], "target": "calm", "gold": float(right["calm"]),
@@ -117,7 +108,7 @@ def test_the_order_of_files_does_not_matter(clone):
     files = [clone / SCORES / name for name in ("metrics.json", "errors.jsonl", "report.html")]
     digest_of_gold = digest(clone / GOLD)
     before = [file.read_text(encoding="utf-8") for file in files]
-    lines(clone / PREDICTIONS, read(clone / PREDICTIONS)[::-1])
+    lines(clone / PREDICTIONS, read_lines(clone / PREDICTIONS)[::-1])
     header, *rows = (clone / GOLD).read_text(encoding="utf-8").splitlines(True)
     (clone / GOLD).write_text("".join([header, *rows[::-1]]), encoding="utf-8")
     assert "up to date" not in evaluate(clone).stderr
@@ -130,7 +121,7 @@ def test_the_order_of_files_does_not_matter(clone):
 def test_what_is_unchanged_is_skipped(clone):
     assert "up to date" not in run(clone, "baselines").stderr and "up to date" in run(clone, "baselines").stderr
     assert evaluate(clone).returncode == 0 and "up to date" in evaluate(clone).stderr
-    rows = read(clone / "data/train/talks.jsonl")
+    rows = read_lines(clone / "data/train/talks.jsonl")
     lines(clone / "data/train/talks.jsonl", rows[1:])
     assert "up to date" not in run(clone, "baselines").stderr
     assert "up to date" not in evaluate(clone).stderr, "a baseline is another"
@@ -147,7 +138,7 @@ def test_a_decoder_has_the_same_baselines(clone):
 
 
 def test_baselines_name_every_bad_row(clone):
-    rows = read(clone / "data/train/talks.jsonl")
+    rows = read_lines(clone / "data/train/talks.jsonl")
     del rows[1]["labels"]["warm"]
     rows[2]["labels"]["calm"] = "3"
     lines(clone / "data/train/talks.jsonl", rows)

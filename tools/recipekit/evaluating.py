@@ -82,6 +82,16 @@ def baselines(task: Task, options: Options) -> list[Path]:
     return sorted(task.baselines.glob("*.jsonl")) if options.gold == task.test_path("gold") else []
 
 
+def refuse_redact(task: Task, options: Options) -> None:
+    """Refuse what only an extraction has.
+
+    Raises:
+        UserError: Names are to be hidden, and the task's answers are numbers.
+    """
+    if options.redact:
+        raise UserError(f"--redact hides the names of an extraction's answers; a {task.kind} has none, leave it away")
+
+
 def is_bundled(task: Task, gold: Path) -> bool:
     """Tell whether a gold file is the invented sample in the repository, or was made of it: its scores say little."""
     found = runs.digest(gold)

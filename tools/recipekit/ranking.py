@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import ndcg_score
 from torch.nn import functional
 from torch.utils.data import Sampler
+
+from recipekit.ranking_scores import quality
 
 
 def _together(groups: torch.Tensor) -> torch.Tensor:
@@ -53,26 +54,21 @@ def listwise(outputs: torch.Tensor, wanted: torch.Tensor, groups: torch.Tensor, 
     return (per_row * many).sum() / lists.clamp(min=1)
 
 
-def ndcg(wanted: NDArray[np.float64], values: NDArray[np.float64], groups: NDArray[np.float64]) -> float:
-    """Mean NDCG of groups that can be ranked: scikit-learn's, with gains from the least label of all.
+def ndcg(wanted: NDArray[np.float64], values: NDArray[np.float64], groups: NDArray[np.float64], least: float) -> float:
+    """Mean NDCG of the groups that can be ranked, as evaluate.py has it.
 
     Args:
         wanted: Labels, shape [rows].
         values: Estimates, shape [rows].
         groups: Numbers of the rows' groups, shape [rows].
+        least: The least value of the labels' scale, from which gains count.
 
     Returns:
         0 to 1; nan where no group has two rows that differ.
     """
-    order = np.argsort(groups, kind="stable")
-    ends = np.flatnonzero(np.diff(groups[order])) + 1
-    gains = wanted - wanted.min()
-    found = [
-        ndcg_score(gains[None, places], values[None, places])
-        for places in np.split(order, ends)
-        if np.ptp(gains[places]) > 0
-    ]
-    return float(np.mean(found)) if found else float("nan")
+    names, owner = np.unique(groups, return_inverse=True)
+    found = quality(wanted, values, owner, len(names), least)
+    return float(found.ndcg[found.ranked].mean()) if found.ranked.any() else float("nan")
 
 
 class GroupSampler(Sampler[int]):

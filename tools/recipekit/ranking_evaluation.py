@@ -17,7 +17,6 @@ from recipekit import ROOT, evaluating, ranking_csv, ranking_data, ranking_repor
 from recipekit import gold as gold_csv
 from recipekit import ranking_scores as scores
 from recipekit.console import progress, show
-from recipekit.errors import UserError
 from recipekit.evaluating import Options
 from recipekit.ranking_data import Scored
 from recipekit.ranking_report import Group, Row
@@ -78,8 +77,7 @@ def score(task: Task, predictions: Path, options: Options) -> tuple[dict[str, An
     Raises:
         UserError: Everything that is wrong in any file.
     """
-    if options.redact:
-        raise UserError("--redact hides the names of an extraction's answers; a ranking has none, leave it away")
+    evaluating.refuse_redact(task, options)
     files = [predictions, *evaluating.baselines(task, options)]
     with progress("evaluate", 2 * len(files) + 1) as advance:
         scored = ranking_data.read(task, options.gold, options.articles, files)

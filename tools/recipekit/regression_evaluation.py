@@ -16,7 +16,6 @@ from rich.table import Table
 from recipekit import ROOT, evaluating, regression_data, regression_report, release, runs, tables
 from recipekit import regression_scores as scores
 from recipekit.console import progress
-from recipekit.errors import UserError
 from recipekit.evaluating import Options
 from recipekit.regression_data import Gold, Predictions
 from recipekit.regression_report import Row
@@ -75,8 +74,7 @@ def score(task: Task, predictions: Path, options: Options) -> tuple[dict[str, An
     Raises:
         UserError: Everything that is wrong in any file.
     """
-    if options.redact:
-        raise UserError("--redact hides the names of an extraction's answers; a regression has none, leave it away")
+    evaluating.refuse_redact(task, options)
     files = [predictions, *evaluating.baselines(task, options)]
     with progress("evaluate", 2 * len(files) + 2) as advance:
         gold, (model, *others) = regression_data.read(task, options.gold, files)

@@ -85,8 +85,8 @@ def metrics_of(spec: RegressionConfig, prediction: EvalPrediction) -> dict[str, 
     if spec.numbers:
         found["mae"] = float(np.mean([found[f"mae_{name}"] for name in spec.numbers]))
     if spec.ranking:
-        name = spec.numbers[0]
-        found["ndcg"] = ndcg(wanted[name], values[name], labels[:, -1])
+        [(name, head)] = spec.heads.items()
+        found["ndcg"] = ndcg(wanted[name], values[name], labels[:, -1], (head.scale or (0.0, 1.0))[0])
     return found
 
 

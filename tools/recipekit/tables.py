@@ -98,15 +98,15 @@ def estimates(metrics: Mapping[str, Any], title: str) -> Table:
                 result.add_column(f"{name if metric == 'mae' else ''}\n{heading}", justify="right")
                 columns.append((found, metric))
     for target in metrics[own]:
-        cells = [_cell(metric, found[target][metric]) for found, metric in columns]
+        cells = [_cell(metric, found[target][metric], "mae") for found, metric in columns]
         result.add_row(target, *cells, end_section=target == "overall")
     return result
 
 
-def _cell(metric: str, value: Any) -> str:
-    if metric == "mae_interval":
+def _cell(metric: str, value: Any, main: str) -> str:
+    if metric == f"{main}_interval":
         return f"{value[0]:.2f}-{value[1]:.2f}" if value else ""
-    return number(value) if metric == "mae" or value is None else f"{value:.2f}"
+    return number(value) if metric == main or value is None else f"{value:.2f}"
 
 
 def estimates_summary(metrics: Mapping[str, Any]) -> str:
@@ -171,15 +171,9 @@ def rankings(metrics: Mapping[str, Any], title: str) -> Table:
                 result.add_column(heading, justify="right")
                 columns.append((found["scores"], metric))
     for part in metrics["scores"]:
-        cells = [_ranking_cell(metric, found[part][metric]) for found, metric in columns]
+        cells = [_cell(metric, found[part][metric], "ndcg") for found, metric in columns]
         result.add_row(part, *cells, end_section=part == "overall")
     return result
-
-
-def _ranking_cell(metric: str, value: Any) -> str:
-    if metric == "ndcg_interval":
-        return f"{value[0]:.2f}-{value[1]:.2f}" if value else ""
-    return number(value) if metric == "ndcg" or value is None else f"{value:.2f}"
 
 
 def ranking_summary(metrics: Mapping[str, Any]) -> str:
