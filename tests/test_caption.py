@@ -203,7 +203,7 @@ def test_all_that_is_wrong_comes_at_once_and_before_the_model(jokes, put_in):
         "no file test.csv", "train.csv:2: image: expected a path", "train.csv:3: image: expected none",
         "train.csv:4: odai: expected a text", "train.csv:8: type: expected text or image, found 'video'",
         "validation.csv:1: no column type, odai, image, response, score; the columns are id, 画像",
-        "train.csv:5: image '../out.png' lies outside of", "train.csv:6: image 'none.png' no such file",
+        "train.csv:5: image '../out.png': lies outside of", "train.csv:6: image 'none.png': no such file",
     ]  # fmt: skip
     assert len(found) == len(expected)
     assert all(start in problem for start, problem in zip(expected, found, strict=True)), found
@@ -217,8 +217,8 @@ def test_broken_images_are_named_all_at_once_and_before_the_model(jokes, put_in,
     content = (jokes.raw / "images" / "4.png").read_bytes()
     (jokes.raw / "images" / "4.png").write_bytes(content[:-60])
     found = problems(jokes, near=near)
-    assert len(found) == 2 and "train.csv:4: image 'images/1.png' the file is empty" in found[0]
-    assert "test.csv:3: image 'images/4.png' cannot be read as an image" in found[1]
+    assert len(found) == 2 and "train.csv:4: image 'images/1.png': the file is empty" in found[0]
+    assert "test.csv:3: image 'images/4.png': cannot be read as an image" in found[1]
     assert not list(jokes.target.glob("*.csv"))
 
 

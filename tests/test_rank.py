@@ -35,6 +35,10 @@ def test_what_cannot_be_ranked_is_refused(tmp_path, monkeypatch):
             rank.read_responses(given, file)
     with pytest.raises(UserError, match="bigfive is a regression: it ranks nothing"):
         rank.rank("bigfive", "題", ["答え"])
+    with pytest.raises(
+        UserError, match=r"none: no such folder; .*train it with uv run bash train_all.sh ogiri, or mend"
+    ):
+        rank.rank("ogiri", "題", ["答え"], "", None, tmp_path / "none")
     with pytest.raises(UserError, match="no odai; give its words .* or say what the picture shows with --caption"):
         rank.rank("ogiri", " ", ["答え"], "")
 
@@ -60,6 +64,7 @@ def test_the_best_comes_first(monkeypatch, capsys):
 
     monkeypatch.setattr(rank, "Regressor", Model)
     monkeypatch.setattr(rank, "read_facts", lambda folder: None)
+    monkeypatch.setattr(rank.models, "check_model", lambda folder, remedy: None)
     rank.rank("ogiri", "お題", ["あ", "<s>あい", "[b]あ[/b]いう"], "", None, None, True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["response"] for row in found] == ["[b]あ[/b]いう", "<s>あい", "あ"] and found[2]["rank"] == 3

@@ -102,7 +102,7 @@ def examine(rows: Rows, known: Known, near: int | None) -> tuple[dict[str, Look]
             advance()
             hashes.append(number)
             if isinstance(look, str):
-                problems.append(f"{rows.places[distinct[digest]]} {look}")
+                problems.append(f"{rows.places[distinct[digest]]}: {look}")
             else:
                 looks[digest] = look
     if problems:

@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from recipekit import models
 from recipekit.console import log_to, main
 from recipekit.errors import UserError
 from recipekit.formats import Converter
@@ -83,6 +84,7 @@ def rank(
     texts = read_responses(responses or [], file)
     body = read_odai(it, odai, caption)
     folder = model or it.outputs / "merged"
+    models.check_model(folder, f"train it with uv run bash train_all.sh {it.name}, or mend --model")
     read_facts(folder)
     values = Regressor.load(folder).predict([body] * len(texts), [it.clean(text) for text in texts])[:, 0]
     order = sorted(range(len(texts)), key=lambda i: -values[i])

@@ -101,7 +101,7 @@ def read_rows(task: Task, source: Path) -> Rows:
             problems += error.problems
     for key, places in unusable.items():
         more = f" ({len(places):,} rows name it)" if len(places) > 1 else ""
-        problems.append(f"{places[0]}: image '{key[1]}' {located[key]}{more}")
+        problems.append(f"{places[0]}: image '{key[1]}': {located[key]}{more}")
     if problems:
         raise UserError(problems)
     with ThreadPoolExecutor() as pool:
