@@ -29,7 +29,15 @@ from recipekit.errors import UserError
 from recipekit.hub import TOKEN_NAMES, setting
 from recipekit.oom import OutOfMemory, kernel_kills, recognise
 from recipekit.process import PARENT, hold, last_error, run, written_since
-from recipekit.resolve import SPLITTING, base_model_key, data_files, memory_overlay, resolve, write_resolved
+from recipekit.resolve import (
+    SPLITTING,
+    base_model_key,
+    data_files,
+    memory_overlay,
+    merged_phase,
+    resolve,
+    write_resolved,
+)
 from recipekit.runs import Step, digest, read_record, relative, write_text
 from recipekit.segments import has_prompt_of_today, read_jsonl
 from recipekit.task import Task, load_task
@@ -125,7 +133,9 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
         if not path.exists()
     ]
     base = config["base_model"]
-    if base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
+    if (phase := merged_phase(task, base)) and not (task.root / base / "config.json").exists():
+        problems.append(f"{base}: {phase} is not merged yet; run: uv run tools/merge.py {task.name} --phase {phase}")
+    elif base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
         problems.append(f"base_model {base}: no config.json in that folder; restore it with: git checkout {base}")
     inputs: dict[str, Any] = {
         "config": config,
@@ -151,11 +161,18 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
             f"{relative(path)}:1: made with another prompt than today's; make it again: "
             f"uv run tools/regenerate_segments.py {task.name}"
             for path in data_files(task, config)
-            if "regression" not in config and not has_prompt_of_today(task, next(read_jsonl(path))[1])
+            if "regression" not in config and not prompt_is_of_today(task, path)
         ]
     if problems:
         raise UserError(problems)
     return inputs
+
+
+def prompt_is_of_today(task: Task, path: Path) -> bool:
+    """Tell whether a data file was made with today's prompt: by its first row, or of a chat by regenerate's record."""
+    if task.is_chat:
+        return read_record(task.outputs / "state" / "regenerate.json").get("prompt") == task.prompt_digest()
+    return has_prompt_of_today(task, next(read_jsonl(path))[1])
 
 
 def gpu_count() -> int:

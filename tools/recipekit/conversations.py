@@ -1,8 +1,9 @@
 """Conversations: the two forms that raw data have, what is wrong with one, and the messages a model reads of it.
 
-A row is {"id", "system", "messages", "metadata"}, or {"id", "context", "conversation", "attribute"} where task.yml names
-the numbers of an attribute (chat.attribute). What stands in metadata is declared in chat.fields; prompts/system.txt
-makes the system message of it. A row with "chosen" and "rejected" ends before a reply, and holds a good and a bad one.
+A row is {"id", "system", "messages", "metadata"}, or {"id", "context", "conversation", "attribute"} where task.yml
+names the numbers of an attribute (chat.attribute). What stands in metadata is declared in chat.fields, and
+prompts/system.txt makes the system message of it. A row with "chosen" and "rejected" ends before a reply, and holds a
+good and a bad one.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -14,6 +14,7 @@ from axolotl.integrations.base import BasePlugin
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
+from recipekit import trained_tokens
 from recipekit.adapters import lora_alone, tensors_digest
 from recipekit.process import PARENT
 from recipekit.runs import write_text
@@ -55,6 +56,10 @@ class RunPlugin(BasePlugin):
             }
             if not torch.cuda.is_available() and not cfg.sample_packing:
                 model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """See that conversations are trained as they are served, token by token."""
+        trained_tokens.check(cfg, trainer)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Watch the training loop."""
