@@ -1,0 +1,148 @@
+"""Invented talk with Sakura: how she replies follows the relation and her feeling, and what she remembers of the user."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from recipekit.invented_chat_frames import Row, Teller, Values, pair, turns
+from recipekit.sampling import Pools
+
+MACROS: dict[str, str] = {}
+CLOSE = ("friend", "close_friend", "crush", "lover")
+NO_FEELING, PROVOKED = 0.12, 0.12  # shares of conversations about topics
+TAIL = 0.25  # share of replies before the last
+CLOSER, FELT = 0.7, 0.4  # shares of conversations with memories: of close relations alone, with a feeling
+
+
+class Sakura:
+    """Sakura in one conversation.
+
+    Args:
+        sources: What the sources say.
+        pools: Words of the data set.
+        rng: Where chance comes from.
+        level: The relation.
+        emotion: What she feels; None: nothing is said of it.
+    """
+
+    def __init__(
+        self, sources: dict[str, Any], pools: Pools, rng: random.Random, level: str, emotion: str | None
+    ) -> None:
+        self.sources, self.rng, self.level, self.emotion = sources, rng, level, emotion
+        self.teller = Teller(pools, sources["lists"], MACROS, rng)
+        self.manner = sources["levels"][level]
+        self.voice = self.manner["voice"]
+
+    def reply(self, text: str, first: bool, tail: bool) -> str:
+        """Colour what she says by relation and feeling."""
+        feeling = self.sources["feelings"].get(self.emotion, self.sources["calm"])
+        before = self.teller.say(feeling["first"], self.voice, {}) if first and "first" in feeling else ""
+        after = self.teller.any_of(self.manner["tails"]) if tail else ""
+        mark = feeling["emoji"] if self.rng.random() < self.manner["emoji"] else ""
+        return before + text + after + mark
+
+    def talk(self, lines: Sequence[str], begun: bool = False) -> list[tuple[str, str]]:
+        """Say pairs of turns, with the same words in all of them; `begun`: others stand before."""
+        said, values = [], Values()
+        for place, line in enumerate(lines):
+            user, reply = (self.teller.say(part, self.voice, values) for part in pair(line))
+            tail = place == len(lines) - 1 or self.rng.random() < TAIL
+            said.append((user, self.reply(reply, place == 0 and not begun, tail)))
+        return said
+
+    def metadata(self, topics: list[str], feels: list[str], memories: Sequence[str] = ()) -> Row:
+        """Say what a conversation is about."""
+        emotions = list(dict.fromkeys([*feels, *([self.emotion] if self.emotion else [])]))
+        said: Row = {"affection_level": self.level, "emotion": self.emotion, "memories": list(memories)}
+        said |= {"topics": topics, "emotions": emotions, "source": "invented"}
+        return {key: value for key, value in said.items() if value}
+
+
+def steps(topic: dict[str, Any], count: int, rng: random.Random) -> list[str]:
+    """Choose the pairs of turns of a topic, one of each step."""
+    by_step = [[line.partition("：")[2] for line in topic["steps"] if line.startswith(f"{n}：")] for n in (1, 2, 3)]
+    return [rng.choice(lines) for lines in by_step[:count]]
+
+
+def provocation(sources: dict[str, Any], part: str, rng: random.Random) -> str:
+    """Choose what tries to make Sakura drop her role, and the reply that keeps it."""
+    frame = rng.choice(sources["provocation"][part]).replace("<name>", "さくら")
+    return f"{frame} ⇒ {rng.choice(sources['deny']['replies'])}"
+
+
+def draw(sources: dict[str, Any], pools: Pools, rng: random.Random, levels: Sequence[str]) -> tuple[Sakura, str]:
+    """Draw a relation, a topic and a feeling that goes with it."""
+    name = rng.choice(list(sources["topics"]))
+    emotion = None if rng.random() < NO_FEELING else rng.choice(sources["topics"][name]["moods"].split())
+    return Sakura(sources, pools, rng, rng.choice(levels), emotion), name
+
+
+def character_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
+    """Invent a conversation with Sakura about a topic."""
+    sakura, name = draw(sources, pools, rng, list(sources["levels"]))
+    topic = sources["topics"][name]
+    lines = steps(topic, rng.choice((2, 2, 3)), rng)
+    if rng.random() < PROVOKED:
+        lines[rng.randrange(len(lines))] = provocation(sources, "train", rng)
+    return {"messages": turns(sakura.talk(lines)), "metadata": sakura.metadata([name], topic["feels"].split())}
+
+
+class Memory:
+    """What Sakura remembers of a user: one to three facts, in an order of their own.
+
+    Args:
+        sources: What the sources say.
+        teller: Says frames with the words of the data set.
+        rng: Where chance comes from.
+    """
+
+    def __init__(self, sources: dict[str, Any], teller: Teller, rng: random.Random) -> None:
+        kinds = rng.sample(list(sources["facts"]), rng.randint(1, 3))
+        self.facts = [(sources["facts"][kind], Values()) for kind in kinds]
+        texts = [teller.say(fact["memory"], 0, values) for fact, values in self.facts]
+        self.first: dict[str, Any] = self.facts[0][0]
+        self.texts = rng.sample(texts, len(texts))
+        self.teller = teller
+
+    def value(self, place: int) -> str:
+        """Return the words that a reply takes from a fact."""
+        fact, values = self.facts[place]
+        return self.teller.say(fact["value"], 0, values)
+
+
+def user_talk(sources: dict[str, Any], sakura: Sakura, memory: Memory, asked: Sequence[int]) -> list[tuple[str, str]]:
+    """Talk of facts that Sakura remembers."""
+    said = []
+    for turn, place in enumerate(asked):
+        fact, values = memory.facts[place]
+        user, reply = (
+            sakura.teller.say(part, sakura.voice, values) for part in pair(sakura.rng.choice(fact["turns"]))
+        )
+        said.append((user, sakura.reply(reply, turn == 0, turn == len(asked) - 1)))
+    return said
+
+
+def remembering(sources: dict[str, Any], pools: Pools, rng: random.Random) -> tuple[Sakura, Memory]:
+    """Draw a Sakura who remembers something, the first fact to be talked of first; she is close to the user, mostly."""
+    level = rng.choice(CLOSE if rng.random() < CLOSER else list(sources["levels"]))
+    sakura = Sakura(sources, pools, rng, level, None)
+    memory = Memory(sources, sakura.teller, rng)
+    if rng.random() < FELT and memory.first["moods"] != "none":
+        sakura.emotion = rng.choice(memory.first["moods"].split())
+    return sakura, memory
+
+
+def user_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
+    """Invent a conversation in which Sakura uses what she remembers."""
+    sakura, memory = remembering(sources, pools, rng)
+    asked = range(min(len(memory.facts), rng.choice((1, 2, 2))))
+    said = user_talk(sources, sakura, memory, asked)
+    topics = [memory.facts[place][0]["topic"] for place in asked]
+    feels = ["supportive"]
+    if len(said) < 2 or rng.random() < 0.2:
+        name = rng.choice(list(sources["topics"]))
+        topic = sources["topics"][name]
+        more = sakura.talk(steps(topic, 1, rng), begun=True)
+        said, topics, feels = [*said, *more], [*topics, name], [*feels, *topic["feels"].split()]
+    feels, topics = list(dict.fromkeys(feels)), list(dict.fromkeys(topics))
+    return {"messages": turns(said), "metadata": sakura.metadata(topics, feels, memory.texts)}
