@@ -17,6 +17,7 @@ from rich.table import Table
 
 from recipekit import chat_tokens, held_out, models
 from recipekit.console import log_to, main, progress, show
+from recipekit.errors import UserError
 from recipekit.kinds import need_chat
 from recipekit.resolve import base_model_key, merged_phase, resolve
 from recipekit.runs import Step, relative, write_text
@@ -120,10 +121,15 @@ def command(
     need_chat(recipe, "held_out")
     log_to("held_out", recipe.outputs)
     configs = {phase: resolve(recipe, phase, profile) for phase in recipe.phases}
-    adapters = [recipe.root / config["output_dir"] / "adapter_model.safetensors" for config in configs.values()]
+    trained = [
+        path for config in configs.values() for path in models.phase_files(recipe.root / config["output_dir"], config)
+    ]
+    if missing := [path for path in trained if not path.is_file()]:
+        redo = f"train it with: uv run tools/train.py {task}"
+        raise UserError([f"{relative(path)}: no such file; {redo} {path.parent.name}" for path in missing])
     files = {entry["path"] for config in configs.values() for entry in config["test_datasets"]}
     inputs = {
-        **{relative(path): path for path in adapters},
+        **{relative(path): path for path in trained},
         **{name: recipe.root / name for name in sorted(files)},
         "base": base_model_key(recipe, configs[recipe.phases[0]]),
         "code": [Path(__file__), Path(held_out.__file__), Path(chat_tokens.__file__)],
@@ -133,8 +139,6 @@ def command(
     if step.done():
         show("held_out: up to date")
         return
-    for phase, config in configs.items():
-        models.check_adapter(recipe.root / config["output_dir"], f"run uv run tools/train.py {task} {phase}")
     found = measure(recipe, configs)
     write_text(path, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     step.record()

@@ -30,23 +30,30 @@ from recipekit.task import Task, load_task
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map*", "added_tokens*", "chat_template*", "vocab*", "merges.txt")
 
 
-def check_trained(task: Task, adapter: Path) -> None:
-    """Make sure that an adapter is the one that the training step finished with.
+def check_trained(task: Task, adapter: Path, files: list[Path]) -> None:
+    """Make sure that weights are those that the training step finished with.
+
+    Args:
+        task: The task.
+        adapter: The phase's output folder.
+        files: What it leaves there: an adapter and its config, or a whole model's.
 
     Raises:
-        UserError: There is no adapter, no record that its phase is done, or it is not the one of the record.
+        UserError: They are missing, there is no record that the phase is done, or they are not those of the record.
     """
     remedy = f"run: uv run tools/train.py {task.name} {adapter.name}"
-    missing = [adapter / name for name in models.ADAPTER_FILES if not (adapter / name).is_file()]
-    if missing:
+    if missing := [path for path in files if not path.is_file()]:
         raise UserError([f"{relative(path)}: no such file; {remedy}" for path in missing])
     record_path = task.outputs / "state" / f"{adapter.name}.json"
-    weights = adapter / "adapter_model.safetensors"
-    recorded = read_record(record_path).get("products", {}).get(relative(weights))
-    if recorded is None:
-        raise UserError(f"{relative(record_path)}: no record of an adapter, {adapter.name} is not finished; {remedy}")
-    if recorded != digest(weights):
-        raise UserError(f"{relative(weights)}: not the adapter that {adapter.name} finished with; {remedy}")
+    products = read_record(record_path).get("products", {})
+    for weights in (path for path in files if path.suffix == ".safetensors"):
+        recorded = products.get(relative(weights))
+        if recorded is None:
+            raise UserError(
+                f"{relative(record_path)}: no record of {weights.name}, {adapter.name} is not finished; {remedy}"
+            )
+        if recorded != digest(weights):
+            raise UserError(f"{relative(weights)}: not the weights that {adapter.name} finished with; {remedy}")
 
 
 def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> str:
@@ -88,7 +95,7 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
 
     Args:
         source: The base.
-        adapter: The adapter's folder.
+        adapter: The adapter's folder, or that of a model whose every weight was trained.
         target: Folder to write.
         proof: What to prove it on.
         dtype: What the weights are stored in; None: as in the base.
@@ -102,12 +109,19 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
 
     dtype = dtype or str(models.load_config(source).dtype or torch.float32).removeprefix("torch.")
     with progress("merge", 4) as advance:
-        model = PeftModel.from_pretrained(proof.load(source), str(adapter))
-        advance()
-        tuned = proof.logits(model)
-        with model.disable_adapter():
-            base = proof.logits(model)
-        merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+        if (adapter / "adapter_config.json").exists():
+            model = PeftModel.from_pretrained(proof.load(source), str(adapter))
+            advance()
+            tuned = proof.logits(model)
+            with model.disable_adapter():
+                base = proof.logits(model)
+            merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+        else:  # every weight was trained
+            base = proof.logits(proof.load(source))
+            advance()
+            model = proof.load(adapter)
+            tuned = proof.logits(model)
+            merged = model.to(getattr(torch, dtype))
         advance()
         if proof.spec is None:
             keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -178,9 +192,10 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
     config = resolve(task, phase, profile)
     adapter = task.root / config["output_dir"]
     merged = adapter / "merged" if earlier else task.outputs / "merged"
-    check_trained(task, adapter)
+    files = models.phase_files(adapter, config)
+    check_trained(task, adapter, files)
     inputs = {
-        **{name: adapter / name for name in models.ADAPTER_FILES},
+        **{path.name: path for path in files},
         "base": base_model_key(task, config),
         "profile": profile,
         "merge.py": Path(__file__),
@@ -193,7 +208,7 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
     if step.done():
         show(f"{name}: up to date ({relative(merged)})")
         return
-    source = find_base(task, adapter, config)
+    source = find_base(task, adapter, config) if config.get("adapter") else config["base_model"]
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
     proof = Proof.of(task, config, models.mark_second_text(tokenizer, models.load_config(source)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recipekit import models
 from recipekit.chat_tokens import encode_chat, encode_pair
 
 TOKENS = 8192  # of a batch, padding included
@@ -87,9 +88,15 @@ def preferences(
 
 @contextmanager
 def tuned(base: Any, adapter: Path | None) -> Iterator[Any]:
-    """Lend a base with an adapter on it, which is taken off again; None: the base as it is."""
+    """Lend a base with an adapter on it, which is taken off again; None: the base as it is.
+
+    Where every weight was trained, the folder holds a model, which is lent instead.
+    """
     if adapter is None:
         yield base
+        return
+    if not (adapter / "adapter_config.json").exists():
+        yield models.load_model(adapter, base.dtype)
         return
     from peft import PeftModel
 
