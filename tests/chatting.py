@@ -17,6 +17,7 @@ SPEC: dict[str, Any] = {
     "title": "会話",
     "summary": "A task for tests.",
     "phases": ["phase1", "phase2", "dpo"],
+    "variants": {"full": ["full"]},
     "prompt": {"system": "system.txt", "persona": "persona.txt", "special_tokens": ["[eot]"]},
     "chat": {
         "character": "アク",
@@ -100,19 +101,23 @@ def write_task(root: Path, base: str = "base") -> Task:
     (recipe / "persona.txt").write_text("あなたはアク。\n", encoding="utf-8")
     (recipe / "task.yml").write_text(yaml.safe_dump(SPEC, allow_unicode=True, sort_keys=False), encoding="utf-8")
     sets = {"phase1": ("easy", "talk_val"), "phase2": ("mixed", "talk_val"), "dpo": ("pairs", "pairs_val")}
+    sets["full"] = ("easy", "talk_val")
     for phase, names in sets.items():
         values = yaml.safe_load((ROOT / "recipes" / "companion" / f"{phase}.yml").read_text(encoding="utf-8"))
         for key, name in zip(("datasets", "test_datasets"), names, strict=True):
-            values[key][0]["path"] = f"data/train/{name}_chat.jsonl"
-        values |= {"output_dir": f"outputs/talk/{phase}", "use_mlflow": False, "mlflow_tracking_uri": None}
+            values[key] = [{**values[key][0], "path": f"data/train/{name}_chat.jsonl"}]
+        folder = "talk_full" if phase == "full" else "talk"
+        values |= {"output_dir": f"outputs/{folder}/{phase}", "use_mlflow": False, "mlflow_tracking_uri": None}
         if phase == "phase2":
             values["lora_model_dir"] = "outputs/talk/phase1"
         if phase == "dpo":
             values["base_model"] = "outputs/talk/phase2/merged"
         (recipe / f"{phase}.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
     short = {"num_epochs": None, "max_steps": 4, "eval_steps": 2, "save_steps": 2, "warmup_ratio": None}
-    short |= {"warmup_steps": 0, "base_model": base, "learning_rate": 0.01, "micro_batch_size": 4, "lora_r": 8}
+    short |= {"warmup_steps": 0, "base_model": base, "learning_rate": 0.01, "micro_batch_size": 4}
+    adapters = dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout"))
     by_phase = {name: dict(short) for name in sets} | {"dpo": {**short, "base_model": "outputs/talk/phase2/merged"}}
+    by_phase["full"] |= {"gradient_accumulation_steps": 1, **adapters}
     (recipe / "cpu.yml").write_text(yaml.safe_dump(by_phase), encoding="utf-8")
     raw = root / "data" / "raw" / "talk"
     write_jsonl(raw / "talks.jsonl", [talk(number, turns=1 + number % 2) for number in range(24)])

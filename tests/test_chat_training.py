@@ -12,6 +12,7 @@ from recipekit.adapters import adapter_digest
 from recipekit.errors import UserError
 from recipekit.pipeline import steps, training
 from recipekit.runs import read_record
+from recipekit.task import load_task
 from regenerate_segments import generate_chat
 from test_chat_tokens import CHATML
 from tiny import tiny_model, tiny_tokenizer
@@ -75,6 +76,23 @@ def test_phases_and_preferences_go_on_from_each_other(tmp_path):
     rows = [json.loads(line) for line in task.segments_path("pairs").read_text().splitlines()]
     likings = [scoring.preferences(one, tokenizer, rows, lambda *_: None) for one in (before, model)]
     assert (likings[1] - likings[0]).mean() > 0.1, "the chosen replies became likelier than the rejected ones"
+
+
+@pytest.mark.slow
+def test_a_phase_may_train_every_weight(tmp_path):
+    prepare(tmp_path)
+    task = load_task("talk:full", tmp_path)
+    (task.outputs / "state").mkdir(parents=True)
+    (task.outputs / "state" / "regenerate.json").write_text(json.dumps({"prompt": task.prompt_digest()}))
+    assert "full: 4 steps" in run(tmp_path, "talk:full", "full")
+    output = task.outputs / "full"
+    assert not (output / "adapter_config.json").exists() and models.differs(tmp_path / "base", output)
+    assert not models.differs(output, output)
+    merge.merge_task(task, "cpu")
+    assert not models.differs(output, task.outputs / "merged")
+    record = read_record(task.outputs / "state" / "merge.json")
+    assert record["adapter_effect"] > 1e-3 and record["merge_error"] < 1e-3
+    assert "up to date" in run(tmp_path, "talk:full", "full")
 
 
 @pytest.mark.slow
