@@ -12,7 +12,7 @@ from recipekit.errors import UserError
 from recipekit.invented_chat_frames import Apart, Row, numbered, read, rows_of, write
 from recipekit.sampling import Pools
 
-SLOTS = {"age", "trait", "manner", "me", *invented_chat_roles.MACROS}
+SLOTS = {"age", "trait", "manner", "key", "value", "plus", *invented_chat_roles.MACROS}
 TRAINING: dict[str, Callable[[dict[str, Any], Pools, random.Random, int], Row]] = {
     "roleplay": lambda sources, pools, rng, _: invented_chat_roles.roleplay_row(sources, pools, rng),
     "character": lambda sources, pools, rng, _: invented_chat_sakura.character_row(sources, pools, rng),
@@ -48,9 +48,9 @@ def _reference_problems(sources: dict[str, Any]) -> Iterator[str]:
             if mood not in sources["feelings"]:
                 known = ", ".join(sources["feelings"])
                 yield f"{topic['moods'].place}: topics.{name} names '{mood}', no feeling; expected one of {known}"
-        for step in "123":
-            if not any(line.startswith(f"{step}：") for line in topic["steps"]):
-                yield f"{topic['steps'][0].place}: topics.{name} has no line that begins '{step}：'; write one"
+        if topic["then"] not in sources["follows"]:
+            known = ", ".join(sources["follows"])
+            yield f"{topic['then'].place}: topics.{name} goes on '{topic['then']}', not there; expected one of {known}"
 
 
 def scenes(sources: dict[str, Any], pools: Pools, apart: Apart) -> list[Row]:
