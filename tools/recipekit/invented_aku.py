@@ -50,9 +50,12 @@ class Aku:
         """Say a pair of turns."""
         user, comment = pair(line.removeprefix(SAD))
         values: Values = {}
-        slots = [slot for slot in SLOT.findall(user) if slot in self.teller.words and slot not in self.sources["lists"]]
+        slots = [slot for slot in SLOT.findall(user) if slot in self.teller.words]
         said = self.teller.say(user, self.tone, values)
-        return said, self.reply(comment, values, values[slots[0]] if slots else None, "sorry" if line.startswith(SAD) else "echo")
+        word = values[slots[0]] if slots else None
+        if said.startswith(f"「{word}」"):
+            word = f"「{word}」"
+        return said, self.reply(comment, values, word, "sorry" if line.startswith(SAD) else "echo")
 
     def reply(self, comment: str, values: Values, word: str | None, echo: str) -> str:
         """Reply: the user's word again, a comment, a closing word and an emoji, as far as the mood allows."""
