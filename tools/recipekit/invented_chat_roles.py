@@ -9,7 +9,7 @@ from recipekit.sampling import Pools
 MACROS = {"da": "です/だよ/だ~"}
 PERSON = ("name", "age", "role", "like", "trait", "manner")  # slots that a person keeps
 TIC = 2  # number of the voice that ends in a tic
-PAIRS = (2, 3, 3, 4)  # pairs of turns in a conversation
+PAIRS = (2, 2, 2, 3, 4)  # pairs of turns in a conversation
 OPENED, PROVOKED, CLOSED = 0.7, 0.15, 0.4  # shares of conversations
 AGAIN = 0.3  # share of later replies that begin as the first does
 

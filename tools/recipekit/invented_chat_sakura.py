@@ -11,7 +11,7 @@ MACROS: dict[str, str] = {}
 CLOSE = ("friend", "close_friend", "crush", "lover")
 NO_FEELING, PROVOKED = 0.12, 0.12  # shares of conversations about topics
 TAIL = 0.5  # share of replies with a last word of the relation
-PAIRS = (2, 2, 3)  # pairs of turns in a conversation about a topic
+PAIRS = (2, 2, 2, 3)  # pairs of turns in a conversation about a topic
 CLOSER, FELT = 0.7, 0.4  # shares of conversations with memories: of close relations alone, with a feeling
 
 
