@@ -1,4 +1,4 @@
-"""The bundled sample data of companion: written by its sources, sound, apart, and with the structure that it promises."""
+"""The bundled sample data of companion: written by its sources, sound, apart, and with the promised structure."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from chatting import emoji_rate, foreign_characters, likeness, rows_of, text_of
 
+from chatting import emoji_rate, foreign_characters, likeness, rows_of, text_of
 from recipekit import ROOT, invented_companion
 from recipekit.conversations import Conversations
 from recipekit.errors import UserError
@@ -64,7 +64,9 @@ def test_rows_have_no_problems_and_the_counts_of_the_readme(files, conversations
 
 def test_conversations_are_short_and_no_frame_shows_through(files, conversations):
     for name, rows in files.items():
-        texts = [[*conversations.messages(conversations.read(row)), {"content": text_of(row, turns=False)}] for row in rows]
+        texts = [
+            [*conversations.messages(conversations.read(row)), {"content": text_of(row, turns=False)}] for row in rows
+        ]
         lengths = [sum(len(turn["content"]) for turn in turns) for turns in texts]
         assert np.mean(lengths) <= 230 and max(lengths) <= 350, name
         found = {c for turns in texts for turn in turns for c in set("<>{}|~⇒\\") & set(turn["content"])}
@@ -186,7 +188,12 @@ def test_scenes_of_a_set_differ_in_the_relation_alone(files):
         ("sakura.yml", "then: hard", "then: hart", "goes on 'hart'"),
         ("words.yml", "青葉 緑", "青葉 青葉", "already stands at"),
         ("plan.yml", "sets: 20", "sets: many", "'many' is not of type 'integer'"),
-        ("roleplay.yml", "<place>に{今度|週末に|来週|休みに}行く{よ|んだ|つもり} ⇒", "<place>に行くよ →", "does not match"),
+        (
+            "roleplay.yml",
+            "<place>に{今度|週末に|来週|休みに}行く{よ|んだ|つもり} ⇒",
+            "<place>に行くよ →",
+            "does not match",
+        ),
     ],
 )
 def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, message):

@@ -21,7 +21,7 @@ FOLLOWED, PROVOKED, PLACED = 0.2, 0.04, 0.9  # shares: of later turns, of turns,
 
 
 class AkuTeller(Teller):
-    """Says frames the way a relation asks: two parts are polite and casual, three have one for partners, five one each."""
+    """Says frames as a relation asks: two parts are polite and casual, three have one for partners, five one each."""
 
     def part(self, parts: Sequence[str], voice: int) -> str:
         """Choose the part of `<a/b>` that a relation, 0-4, says."""

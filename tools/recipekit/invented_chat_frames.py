@@ -1,6 +1,6 @@
 """What the invented conversations share: words of one data set, frames said in one of several voices, and apartness.
 
-`<polite/casual/sweet>` in a frame is one of its parts, by the number of the voice (the last part where there are fewer);
+`<polite/casual/sweet>` in a frame is one of its parts, by the number of the voice (the last where there are fewer);
 `<name>` is a word, and `user ⇒ reply` a pair of turns. A pool's line `a b × c d` stands for ac, ad, bc and bd.
 """
 
@@ -195,5 +195,7 @@ def numbered(prefix: str, rows: Sequence[Row]) -> list[Row]:
 def turns(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     """Lay pairs of what is said and replied out as turns."""
     return [
-        {"role": role, "content": text} for both in pairs for role, text in zip(("user", "assistant"), both, strict=True)
+        {"role": role, "content": text}
+        for both in pairs
+        for role, text in zip(("user", "assistant"), both, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Invented talk with Sakura: how she replies follows the relation and her feeling, and what she remembers of the user."""
+"""Invented talk with Sakura: her replies follow the relation, her feeling, and what she remembers of the user."""
 
 import random
 from collections.abc import Sequence

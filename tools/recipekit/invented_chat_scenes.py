@@ -50,7 +50,13 @@ def character_scene(sources: dict[str, Any], pools: Pools, rng: random.Random) -
     topic = sources["topics"][name]
     said = sakura.talk(lines_of(sources, name, 2 if rng.random() < BEFORE else 1, rng))
     metadata = sakura.metadata([name], topic["feels"].split())
-    return {"kind": "reply", "phase": "phase2", "messages": turns(said)[:-1], "metadata": metadata, "reference": said[-1][1]}
+    return {
+        "kind": "reply",
+        "phase": "phase2",
+        "messages": turns(said)[:-1],
+        "metadata": metadata,
+        "reference": said[-1][1],
+    }
 
 
 def memory_scene(sources: dict[str, Any], pools: Pools, rng: random.Random, kind: str) -> Row:

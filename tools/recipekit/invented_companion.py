@@ -1,4 +1,4 @@
-"""Writes the bundled sample of companion: role-play, Sakura, what she remembers of a user, preferences and test scenes."""
+"""Writes the bundled sample of companion: role-play, Sakura, memories of a user, preferences and test scenes."""
 
 import itertools
 import random
