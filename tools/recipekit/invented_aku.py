@@ -11,8 +11,8 @@ from recipekit.errors import UserError
 from recipekit.invented_chat_frames import Apart, Row, Teller, Values, numbered, pair, read, rows_of, turns, write
 from recipekit.sampling import SLOT, Pools
 
-SLOTS = {"ka", "ne", "yo", "please", "feel"}
-MACROS = {"ka": "ですか/か", "ne": "ですね/だね"}
+SLOTS = {"ka", "yo", "feel"}
+MACROS = {"ka": "ですか/か"}
 SAD = "悲："  # stands before lines that are answered with sympathy
 LEVELS = range(5)
 CLOSING = (0.3, 0.3, 0.4, 0.6, 0.9)  # share of replies with a closing word, by mood
@@ -59,9 +59,8 @@ class Aku:
 
     def reply(self, comment: str, values: Values, word: str | None, echo: str) -> str:
         """Reply: the user's word again, a comment, a closing word and an emoji, as far as the mood allows."""
-        yo, please = ("よ", "ね" if self.relation < 2 else "よ") if self.mood > 2 else ("", "")
         feel = self.sources["lists"]["feelings"][0].split()[self.mood]
-        values = {**values, "yo": yo, "please": please, "feel": feel}
+        values = {**values, "yo": "よ" if self.mood > 2 else "", "feel": feel}
         say = partial(self.teller.say, voice=self.relation, values=values)
         if word is None:
             text = self.manner["alone"] + say(comment)
