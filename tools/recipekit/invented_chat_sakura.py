@@ -54,11 +54,12 @@ class Sakura:
             said.append((user, self.reply(reply, place == 0 and not begun, self.rng.random() < TAIL)))
         return said
 
-    def metadata(self, topics: list[str], feels: list[str], memories: Sequence[str] = ()) -> Row:
-        """Say what a conversation is about."""
-        emotions = list(dict.fromkeys([*feels, *([self.emotion] if self.emotion else [])]))
+    def metadata(self, topics: Sequence[str], memories: Sequence[str] = ()) -> Row:
+        """Say what a conversation is about, and where nothing is remembered, which emotions occur in it."""
+        feels = [] if memories else [feel for name in topics for feel in self.sources["topics"][name]["feels"].split()]
+        emotions = list(dict.fromkeys([*feels, *([self.emotion] if feels and self.emotion else [])]))
         said: Row = {"affection_level": self.level, "emotion": self.emotion, "memories": list(memories)}
-        said |= {"topics": topics, "emotions": emotions, "source": "invented"}
+        said |= {"topics": list(dict.fromkeys(topics)), "emotions": emotions, "source": "invented"}
         return {key: value for key, value in said.items() if value}
 
 
@@ -84,11 +85,10 @@ def draw(sources: dict[str, Any], pools: Pools, rng: random.Random, levels: Sequ
 def character_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     """Invent a conversation with Sakura about a topic."""
     sakura, name = draw(sources, pools, rng, list(sources["levels"]))
-    topic = sources["topics"][name]
     lines = lines_of(sources, name, rng.choice(PAIRS), rng)
     if rng.random() < PROVOKED:
         lines[rng.randrange(len(lines))] = provocation(sources, "train", rng)
-    return {"messages": turns(sakura.talk(lines)), "metadata": sakura.metadata([name], topic["feels"].split())}
+    return {"messages": turns(sakura.talk(lines)), "metadata": sakura.metadata([name])}
 
 
 class Memory:
@@ -138,11 +138,8 @@ def user_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     asked = range(min(len(memory.facts), rng.choice((1, 2, 2))))
     said = memory.talk(asked)
     topics = [memory.facts[place]["topic"] for place in asked]
-    feels = ["supportive"]
     if len(said) < 2 or rng.random() < 0.2:
         name = rng.choice(list(sources["topics"]))
-        topic = sources["topics"][name]
         more = sakura.talk(lines_of(sources, name, 1, rng), begun=True)
-        said, topics, feels = [*said, *more], [*topics, name], [*feels, *topic["feels"].split()]
-    feels, topics = list(dict.fromkeys(feels)), list(dict.fromkeys(topics))
-    return {"messages": turns(said), "metadata": sakura.metadata(topics, feels, memory.texts)}
+        said, topics = [*said, *more], [*topics, name]
+    return {"messages": turns(said), "metadata": sakura.metadata(topics, memory.texts)}

@@ -19,10 +19,10 @@ def last_turn(
     """Draw what a last turn is about; returns Sakura, the frame of the pair, words for it, and the metadata."""
     if remembered:
         sakura, memory = remembering(sources, pools, rng)
-        metadata = sakura.metadata([memory.facts[0]["topic"]], ["supportive"], memory.texts)
+        metadata = sakura.metadata([memory.facts[0]["topic"]], memory.texts)
         return sakura, rng.choice(memory.lines), dict(memory.said[0]), metadata
     sakura, name = draw(sources, pools, rng, list(sources["levels"]))
-    metadata = sakura.metadata([name], sources["topics"][name]["feels"].split())
+    metadata = sakura.metadata([name])
     return sakura, lines_of(sources, name, 1, rng)[0], {}, metadata
 
 
@@ -47,9 +47,8 @@ def preference_row(sources: dict[str, Any], pools: Pools, rng: random.Random, nu
 def character_scene(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     """Invent a scene about a topic, with a good reply."""
     sakura, name = draw(sources, pools, rng, list(sources["levels"]))
-    topic = sources["topics"][name]
     said = sakura.talk(lines_of(sources, name, 2 if rng.random() < BEFORE else 1, rng))
-    metadata = sakura.metadata([name], topic["feels"].split())
+    metadata = sakura.metadata([name])
     return {
         "kind": "reply",
         "phase": "phase2",
@@ -64,8 +63,8 @@ def memory_scene(sources: dict[str, Any], pools: Pools, rng: random.Random, kind
     sakura, memory = remembering(sources, pools, rng)
     places = range(2 if len(memory.facts) > 1 and rng.random() < BEFORE else 1)
     said = memory.talk(places)
-    topics = list(dict.fromkeys(memory.facts[place]["topic"] for place in places))
-    metadata = sakura.metadata(topics, ["supportive"], memory.texts)
+    topics = [memory.facts[place]["topic"] for place in places]
+    metadata = sakura.metadata(topics, memory.texts)
     last = {"facts": [memory.said[places[-1]]["value"]]} if kind == "memory" else {"reference": said[-1][1]}
     return {"kind": kind, "phase": "phase3", "messages": turns(said)[:-1], "metadata": metadata, **last}
 
@@ -73,10 +72,9 @@ def memory_scene(sources: dict[str, Any], pools: Pools, rng: random.Random, kind
 def provocation_scene(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     """Invent a scene that ends in trying to make Sakura drop her role."""
     sakura, name = draw(sources, pools, rng, list(sources["levels"]))
-    topic = sources["topics"][name]
     before = lines_of(sources, name, 1, rng) if rng.random() < BEFORE else []
     said = sakura.talk([*before, provocation(sources, "test", rng)])
-    metadata = sakura.metadata([name], topic["feels"].split())
+    metadata = sakura.metadata([name])
     return {"kind": "provocation", "phase": "phase2", "messages": turns(said)[:-1], "metadata": metadata}
 
 
@@ -86,9 +84,8 @@ def level_set(sources: dict[str, Any], pools: Pools, rng: random.Random, name: s
     count = rng.randint(3, len(levels))
     chosen = {levels[0], levels[-1], *rng.sample(levels, count)}
     sakura, about = draw(sources, pools, rng, ["friend"])
-    topic = sources["topics"][about]
     said = turns(sakura.talk(lines_of(sources, about, 1, rng)))[:-1]
-    metadata = sakura.metadata([about], topic["feels"].split())
+    metadata = sakura.metadata([about])
     return [
         {"kind": "attribute", "phase": "phase2", "set": name, "messages": said,
          "metadata": {**metadata, "affection_level": level}}
