@@ -6,11 +6,12 @@
 
 import itertools
 import random
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from recipekit import near, sampling
@@ -126,12 +127,20 @@ class Apart:
 
     def __init__(self) -> None:
         self.texts: set[str] = set()
-        self.file, self.sizes, self.files = "", list[int](), list[str]()
-        self.places: dict[str, list[int]] = {}
+        self.file = ""
+        self.fresh: list[set[str]] = []  # grams of the texts of this file
+        self.sizes = np.zeros(0, np.intp)  # grams of each text of the files before
+        self.places: dict[str, array[int]] = {}  # gram -> texts of the files before
 
     def open(self, file: str) -> None:
-        """Begin a file."""
-        self.file = file
+        """Begin a file, or go on with it."""
+        if file == self.file:
+            return
+        for place, grams in enumerate(self.fresh, start=len(self.sizes)):
+            for gram in grams:
+                self.places.setdefault(gram, array("Q")).append(place)
+        self.sizes = np.append(self.sizes, [len(grams) for grams in self.fresh]).astype(np.intp)
+        self.file, self.fresh = file, []
 
     def take(self, text: str) -> bool:
         """Remember a text; returns False where it was written before, or is too like one of another file."""
@@ -140,16 +149,15 @@ class Apart:
         if normal in self.texts or self._likeness(grams) >= TOO_LIKE:
             return False
         self.texts.add(normal)
-        for gram in grams:
-            self.places.setdefault(gram, []).append(len(self.sizes))
-        self.sizes.append(len(grams))
-        self.files.append(self.file)
+        self.fresh.append(grams)
         return True
 
     def _likeness(self, grams: set[str]) -> float:
-        shared = Counter(itertools.chain.from_iterable(self.places.get(gram, ()) for gram in grams))
-        others = ((n, self.sizes[i]) for i, n in shared.items() if self.files[i] != self.file)
-        return max((n / (len(grams) + size - n) for n, size in others), default=0.0)
+        found = [np.frombuffer(self.places[gram], np.uint64) for gram in grams if gram in self.places]
+        if not found:
+            return 0.0
+        shared = np.bincount(np.concatenate(found).astype(np.intp), minlength=len(self.sizes))
+        return float((shared / (len(grams) + self.sizes - shared)).max())
 
 
 def text_of(row: Row) -> str:
