@@ -14,6 +14,7 @@ from chatting import emoji_rate, foreign_characters, likeness, rows_of, text_of
 from recipekit import ROOT, invented_aku
 from recipekit.conversations import Conversations
 from recipekit.errors import UserError
+from recipekit.invented_chat_frames import Apart
 from recipekit.task import load_task
 
 SAMPLES = ROOT / "data/samples/aku"
@@ -88,6 +89,17 @@ def test_no_text_stands_in_two_files_or_twice_in_one(files):
     assert likeness({name: [text_of(row) for row in rows] for name, rows in files.items()}) < 0.8
     for name in ("aku", "aku_val"):
         assert len({text_of(row) for row in files[name]}) == len(files[name])
+
+
+def test_what_is_nearly_the_same_in_two_files_is_found_and_refused(files):
+    texts = [text_of(row) for row in files["aku"][:200]]
+    longest = max(texts, key=len)
+    assert likeness({"a": texts, "b": [longest + "うん"]}) > 0.9
+    apart = Apart()
+    for file, text, taken in (("a", longest, True), ("a", longest, False), ("a", longest + "うん", True),
+                              ("b", longest + "ええ", False), ("b", "まったく別の話です", True)):  # fmt: skip
+        apart.open(file)
+        assert apart.take(text) == taken, (file, text)
 
 
 def test_genres_pairs_and_turns_are_spread(files):
