@@ -20,7 +20,7 @@ from recipekit.runs import write_bytes
 from recipekit.sampling import Line, Pools
 
 ARROW = " ⇒ "
-TOO_LIKE = 0.7  # of Jaccard between rows of two files: stays clear of what tools/leaks.py calls near (0.8)
+TOO_LIKE = 0.75  # of Jaccard between rows of two files: stays clear of what tools/leaks.py calls near (0.8)
 TRIES = 400
 Values = dict[str, str]
 Row = dict[str, Any]
@@ -123,9 +123,14 @@ class Teller:
 
 
 class Apart:
-    """Keeps what is written in different files apart: no text of one is nearly that of another."""
+    """Keeps what is written in different files apart: no text of one is nearly that of another.
 
-    def __init__(self) -> None:
+    Args:
+        text: Tells what is compared of a row; without it all that is said.
+    """
+
+    def __init__(self, text: Callable[[Row], str] | None = None) -> None:
+        self.text = text or text_of
         self.texts: set[str] = set()
         self.file = ""
         self.fresh: list[set[str]] = []  # grams of the texts of this file
@@ -181,7 +186,7 @@ def rows_of(file: str, count: int, apart: Apart, invent: Callable[[int], Row]) -
     apart.open(file)
     rows = []
     for number in range(count):
-        row = next((row for row in (invent(number) for _ in range(TRIES)) if apart.take(text_of(row))), None)
+        row = next((row for row in (invent(number) for _ in range(TRIES)) if apart.take(apart.text(row))), None)
         if row is None:
             raise UserError(f"{file}: nothing new after {TRIES} tries; write more frames or words, or plan fewer rows")
         rows.append(row)

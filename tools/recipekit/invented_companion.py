@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from recipekit import invented_chat_roles, invented_chat_sakura, invented_chat_scenes
+from recipekit.conversations import Conversations
 from recipekit.errors import UserError
-from recipekit.invented_chat_frames import Apart, Row, numbered, read, rows_of, write
+from recipekit.invented_chat_frames import Apart, Row, numbered, read, rows_of, text_of, write
 from recipekit.sampling import Pools
+from recipekit.task import load_task
 
 SLOTS = {"age", "trait", "manner", "key", "value", "plus", *invented_chat_roles.MACROS}
 TRAINING: dict[str, Callable[[dict[str, Any], Pools, random.Random, int], Row]] = {
@@ -30,7 +32,9 @@ def make(source: Path, output: Path) -> dict[str, int]:
     sources, pools = read(source, SLOTS)
     if problems := list(_reference_problems(sources)):
         raise UserError(problems)
-    plan, apart = sources["plan"], Apart()
+    conversations = Conversations(load_task("companion"))
+    plan = sources["plan"]
+    apart = Apart(lambda row: f"{conversations.system(conversations.read(row))}\n{text_of(row)}")
     files: dict[str, list[Row]] = {}
     for split, name in itertools.product(("train", "val"), TRAINING):
         file = name if split == "train" else f"{name}_val"
