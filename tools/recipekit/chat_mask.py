@@ -1,0 +1,53 @@
+"""What people said, without what tells who they are: the masking of tools/mask_pii.py for conversations in memory."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import orjson
+
+from recipekit import pii_mask
+from recipekit.pii_forms import Known
+from recipekit.pii_key import ENDING, hold_key
+from recipekit.pii_scan import Found
+
+_KNOWN = Known({"people": "person"}, "\0")
+
+
+class Said(NamedTuple):
+    """What is masked together.
+
+    Attributes:
+        people: Names that are known to be somebody's, such as the speakers'.
+        texts: What they said.
+    """
+
+    people: list[str]
+    texts: list[str]
+
+
+def mask(
+    said: Sequence[Said], key: Path | None, ginza: bool, advance: Callable[..., None]
+) -> tuple[list[list[str]], Found]:
+    """Replace personal information by stand-ins, one person having one in all texts.
+
+    Args:
+        said: Conversations.
+        key: Key file, by which the stand-ins can be turned back; None: nothing of it is kept.
+        ginza: Whether GiNZA looks for names, too.
+        advance: Told of conversations done.
+
+    Returns:
+        The texts of each conversation, and what was found.
+
+    Raises:
+        UserError: The key file lies where it must not, or is none.
+    """
+    with TemporaryDirectory() as folder:
+        plain, masked = Path(folder) / "said.jsonl", Path(folder) / "masked"
+        plain.write_bytes(b"".join(orjson.dumps(one._asdict()) + b"\n" for one in said))
+        key = key or Path(folder) / f"thrown-away{ENDING}"
+        with hold_key(key) as held:
+            found = pii_mask.mask([plain], masked, held, key, _KNOWN, ginza, advance)
+        return [orjson.loads(line)["texts"] for line in (masked / plain.name).read_bytes().splitlines()], found
