@@ -19,8 +19,8 @@ import typer
 from recipekit import chat_augment, chat_check, chat_form, chat_real, chat_scenes, chat_talks
 from recipekit import chat_quality as quality
 from recipekit.chat_generate import Asking, Generator, Kept, connect, expected
-from recipekit.chat_pace import Pace
 from recipekit.chat_making import NEAR, check_target, field_values, load, source, write
+from recipekit.chat_pace import Pace
 from recipekit.chat_scenarios import Job, Scenarios
 from recipekit.console import log_to, main, progress, show
 from recipekit.conversations import Conversations

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recipekit import yamlfile
-from recipekit.chat_mask import Said, mask
 from recipekit.chat_making import make_row, some, typed, unused
+from recipekit.chat_mask import Said, mask
 from recipekit.conversations import Conversations, Message, Row
 from recipekit.errors import UserError
 from recipekit.runs import relative
@@ -249,7 +249,6 @@ def form(
         raise UserError([*some(path, wrong), hint])
     said = [Said([who for who in answer.people if "@" not in who], [answer.text]) for answer in given]
     if said:
-        masked, found_kinds = mask(said, key, ginza, advance)
-        result.found = found_kinds.counts
+        masked, result.found = mask(said, key, ginza, advance)
         result.rows = [forming.row(names[name], text, name) for name, [text] in zip(names, masked, strict=True)]
     return result

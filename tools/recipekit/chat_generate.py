@@ -10,8 +10,8 @@ import openai
 
 from recipekit.answers import Judge
 from recipekit.chat_kept import Cost, Kept
-from recipekit.chat_pace import Pace, Stopped
 from recipekit.chat_making import make_row, problems, repeated, text_of
+from recipekit.chat_pace import Pace, Stopped
 from recipekit.chat_scenarios import Job
 from recipekit.conversations import ROLES, Conversations, Row
 from recipekit.endpoint import RETRIES, SECONDS, check_url, explained

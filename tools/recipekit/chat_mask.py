@@ -1,5 +1,6 @@
 """What people said, without what tells who they are: the masking of tools/mask_pii.py for conversations in memory."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,6 @@ import orjson
 from recipekit import pii_mask
 from recipekit.pii_forms import Known
 from recipekit.pii_key import ENDING, hold_key
-from recipekit.pii_scan import Found
 
 _KNOWN = Known({"people": "person"}, "\0")
 
@@ -29,7 +29,7 @@ class Said(NamedTuple):
 
 def mask(
     said: Sequence[Said], key: Path | None, ginza: bool, advance: Callable[..., None]
-) -> tuple[list[list[str]], Found]:
+) -> tuple[list[list[str]], Counter[str]]:
     """Replace personal information by stand-ins, one person having one in all texts.
 
     Args:
@@ -39,7 +39,7 @@ def mask(
         advance: Told of conversations done.
 
     Returns:
-        The texts of each conversation, and what was found.
+        The texts of each conversation, and how many places of each kind were masked in them.
 
     Raises:
         UserError: The key file lies where it must not, or is none.
@@ -49,5 +49,8 @@ def mask(
         plain.write_bytes(b"".join(orjson.dumps(one._asdict()) + b"\n" for one in said))
         key = key or Path(folder) / f"thrown-away{ENDING}"
         with hold_key(key) as held:
-            found = pii_mask.mask([plain], masked, held, key, _KNOWN, ginza, advance)
-        return [orjson.loads(line)["texts"] for line in (masked / plain.name).read_bytes().splitlines()], found
+            counts = pii_mask.mask([plain], masked, held, key, _KNOWN, ginza, advance).counts
+        rows = [orjson.loads(line) for line in (masked / plain.name).read_bytes().splitlines()]
+    for one, row in zip(said, rows, strict=True):
+        counts["person"] -= sum(name != shown for name, shown in zip(one.people, row["people"], strict=True))
+    return [row["texts"] for row in rows], +counts

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipekit.chat_making import NEAR, make_row, problems, repeated
 from recipekit.chat_mask import Said, mask
 from recipekit.chat_quality import Limits, Reason
-from recipekit.chat_making import NEAR, make_row, problems, repeated
 from recipekit.chat_talks import Talk
 from recipekit.conversations import Conversations, Message, Row
 
@@ -96,8 +96,7 @@ def wrap(
         result.reject(taken[later][0].place, [("near duplicate", f"of {taken[first][0].place}")])
     taken = [one for number, one in enumerate(taken) if number not in alike]
     said = [Said(_names(talk), [text for _, text in turns]) for talk, _, turns in taken]
-    masked, found = mask(said, key, ginza, advance) if said else ([], None)
-    result.found = found.counts if found else Counter()
+    masked, result.found = mask(said, key, ginza, advance) if said else ([], Counter())
     for (talk, speaker, turns), texts in zip(taken, masked, strict=True):
         messages = _messages(wrapping.conversations, [who for who, _ in turns], texts, speaker)
         number = len(result.rows) + 1
