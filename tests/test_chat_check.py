@@ -101,7 +101,13 @@ def test_fields_lengths_and_warnings_are_counted(tmp_path, capsys):
     assert lines["affection_level"] == ["stranger", "0", "0%"] and lines["topics"][:3] == ["(1", "different)", "1"]
     assert lines["emotion"] == ["(none)", "4", "100%"]
     assert "1 rows have a key 'sytem'" in shown and "1 rows have no id" in shown
-    assert "2 near duplicates of earlier rows" in shown and "a.jsonl:2 as" in shown and "(1.00)" in shown
+    assert "1 near duplicates of earlier rows" in shown and "a.jsonl:2 as" in shown and "(1.00)" in shown
+
+
+def test_rows_that_differ_in_fields_alone_are_no_near_duplicates(tmp_path, capsys):
+    rows = [row("a", LONG, LONG), row("b", LONG, LONG, metadata={"emotion": "sad"}), row("c", LONG, LONG)]
+    tool.check([write(tmp_path / "a.jsonl", rows)], "companion")
+    assert f"1 near duplicates of earlier rows: {tmp_path}/a.jsonl:3 as {tmp_path}/a.jsonl:1" in capsys.readouterr().err
 
 
 def test_scenes_for_tests_end_with_the_user(tmp_path):

@@ -125,6 +125,15 @@ def test_a_key_file_turns_masking_back_and_without_one_nothing_is_kept(tmp_path)
         mask([Said([], texts)], tmp_path / "key.json", False, lambda *_: None)
 
 
+def test_turns_stay_apart_whatever_is_masked_at_their_ends(monkeypatch):
+    said = [Said([], ["電話は090-1234-5678", "東京都千代田区丸の内1-2-3", "4-5です", "", "橘マリナ", "橘マリナ"])] * 2
+    whole, _ = mask(said, None, False, lambda *_: None)
+    assert [len(texts) for texts in whole] == [6, 6] and whole[0][3] == "" and "1234" not in whole[0][0]
+    monkeypatch.setattr("recipekit.chat_mask.BETWEEN", "、")  # stands in a turn, so that cutting there goes wrong
+    [texts], _ = mask([Said(["橘マリナ"], ["橘マリナ、です", "はい"])], None, False, lambda *_: None)
+    assert len(texts) == 2 and "橘" not in texts[0] and texts[1] == "はい"
+
+
 def test_marks_for_speakers_become_the_character_or_a_blank_that_is_not_trained(wrapped):
     talk = turns(["<BB>さん、こんにちは", "<AA>さん、こんにちは", "<BB>さんは元気？", "はい、元気ですよ"], ("AA", "BB"))
     [row], _ = wrapped(talk)

@@ -87,13 +87,23 @@ def warnings(checked: Checked, threshold: float) -> list[str]:
     lines = [f"{count:,} rows have a key '{key}', which nothing reads" for key, count in checked.strange.most_common()]
     if checked.nameless:
         lines.append(f"{checked.nameless:,} rows have no id")
-    pairs = near_pairs([text_of(row) for _, row in checked.rows], threshold)
+    texts, fields = [text_of(row) for _, row in checked.rows], [_fields(row) for _, row in checked.rows]
+    pairs = [pair for pair in near_pairs(texts, threshold) if not _is_copy(texts, fields, *pair[:2])]
     if pairs:
         places = [where for where, _ in checked.rows]
         named = ", ".join(f"{places[b]} as {places[a]} ({alike:.2f})" for a, b, alike in pairs[:PAIRS])
         rows = len({later for _, later, _ in pairs})
         lines.append(f"{rows:,} near duplicates of earlier rows: {named}{' ...' if len(pairs) > PAIRS else ''}")
     return lines
+
+
+def _fields(row: Row) -> list[Any]:
+    return [row.get(key) for key in ("system", "context", "attribute", "metadata", "chosen", "rejected")]
+
+
+def _is_copy(texts: list[str], fields: list[list[Any]], one: int, other: int) -> bool:
+    """Tell whether a row says the same and stands for something else, as copies by augment do and sets of scenes."""
+    return texts[one] == texts[other] and fields[one] != fields[other]
 
 
 def sizes(conversations: Conversations, rows: list[Row]) -> Table:

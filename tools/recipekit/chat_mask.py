@@ -12,6 +12,7 @@ from recipekit import pii_mask
 from recipekit.pii_forms import Known
 from recipekit.pii_key import ENDING, hold_key
 
+BETWEEN = "\n\u2028\n"  # turns: read at once a conversation takes less than half the time
 _KNOWN = Known({"people": "person"}, "\0")
 
 
@@ -45,9 +46,23 @@ def mask(
         UserError: The key file lies where it must not, or is none.
     """
     with TemporaryDirectory() as folder:
+        key = key or Path(folder) / f"thrown-away{ENDING}"
+        joined, counts = _mask([one._replace(texts=[BETWEEN.join(one.texts)]) for one in said], key, ginza, advance)
+        masked = [texts[0].split(BETWEEN) for texts in joined]
+        cut = [i for i, (one, texts) in enumerate(zip(said, masked, strict=True)) if len(texts) != len(one.texts)]
+        if cut:  # a finding went over the end of a turn
+            apart, _ = _mask([said[i] for i in cut], key, ginza, lambda *_: None)
+            for place, texts in zip(cut, apart, strict=True):
+                masked[place] = texts
+    return masked, counts
+
+
+def _mask(
+    said: Sequence[Said], key: Path, ginza: bool, advance: Callable[..., None]
+) -> tuple[list[list[str]], Counter[str]]:
+    with TemporaryDirectory() as folder:
         plain, masked = Path(folder) / "said.jsonl", Path(folder) / "masked"
         plain.write_bytes(b"".join(orjson.dumps(one._asdict()) + b"\n" for one in said))
-        key = key or Path(folder) / f"thrown-away{ENDING}"
         with hold_key(key) as held:
             counts = pii_mask.mask([plain], masked, held, key, _KNOWN, ginza, advance).counts
         rows = [orjson.loads(line) for line in (masked / plain.name).read_bytes().splitlines()]
