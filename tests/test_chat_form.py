@@ -65,6 +65,11 @@ def test_columns_of_people_and_others_are_no_questions(formed):
     assert "田所" not in json.dumps(rows, ensure_ascii=False)
 
 
+def test_what_a_respondent_is_called_is_masked_where_no_rule_would_find_it(formed):
+    [row] = formed("question,answer,respondent\n呼び名は？,そらまめ、です,そらまめ\n")
+    assert row["conversation"][1]["content"].endswith("、です") and "そらまめ" not in str(row)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932"])
 @pytest.mark.parametrize("text", [LONG, WIDE])
 def test_encodings_of_spreadsheets_are_read(formed, text, encoding):

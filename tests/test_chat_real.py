@@ -111,7 +111,23 @@ def test_people_are_masked_speakers_by_name_too(wrapped, capsys):
     assert "person" in shown and "phone 1" in shown and "橘" not in shown
 
 
-def test_a_key_file_turns_masking_back_and_without_one_nothing_is_kept(tmp_path):
+def test_what_a_speaker_is_called_is_masked_where_no_rule_would_find_it(wrapped):
+    rows, _ = wrapped(turns(["そらまめ、おはよう", *SAID[1:]], ("みけねこ", "そらまめ")))
+    assert (
+        "そらまめ" not in json.dumps(rows, ensure_ascii=False)
+        and rows[0]["messages"][0]["content"][-5:] == "、おはよう"
+    )
+
+
+def test_people_without_a_name_are_left_and_those_beside_them_are_not():
+    text = "旦那さんとおばあちゃんがパン屋さんで橘さんに会って、土屋さんも来ました"
+    private = "旦那さん\ue000と橘さん"  # an emoji of old telephones
+    [[shown, other]], _ = mask([Said([], [text, private])], None, False, lambda *_: None)
+    assert shown.startswith("旦那さんとおばあちゃんがパン屋さんで")
+    assert "橘" not in shown + other and "土屋" not in shown and "\ue000" in other
+
+
+def test_a_key_file_turns_masking_back_and_without_one_nothing_is_kept(tmp_path, monkeypatch):
     texts = ["橘マリナさんですか", "はい"]
     key = tmp_path / "k.pii-key.json"
     [masked], found = mask([Said(["橘マリナ"], texts)], key, False, lambda *_: None)
@@ -119,6 +135,7 @@ def test_a_key_file_turns_masking_back_and_without_one_nothing_is_kept(tmp_path)
     [again], _ = mask([Said([], ["橘マリナさんでした"])], key, False, lambda *_: None)
     assert again[0][:4] == masked[0][:4]
     before = set(tmp_path.iterdir())
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     mask([Said(["橘マリナ"], texts)], None, False, lambda *_: None)
     assert set(tmp_path.iterdir()) == before
     with pytest.raises(UserError, match="pii-key.json"):
