@@ -16,9 +16,9 @@ from recipekit.pii_key import ENDING, hold_key
 BETWEEN = "\n\u2028\n"  # turns: read at once a conversation takes less than half the time
 # Whom people talk of with さん and no name; the rules for news take them for names.
 _NOBODY = re.compile(
-    "(?:お?(?:ばあ|じい|ば|じ|母|父|姉|兄|嬢|子|客|医者|隣|坊)|旦那|奥|義[母父姉兄]|[祖曽]+[母父]|親御|店員|駅員|学生|俳優|女優|声優"
-    "|芸人|看護師|保育士|大家|皆|みな|猫|犬|ウサギ|うさぎ|クマ|くま|ゾウ|業者|職人|和尚|神|赤|妹|弟|息子|娘"
-    "|(?:パン|ケーキ|電気|本|花|肉|八百|魚|床|不動産|薬|酒|菓子|ラーメン|うどん|そば|寿司|焼肉|古着|雑貨|服|靴)屋)(?:さん|ちゃん|くん|様)"
+    "(?<![㐀-鿿々ァ-ヺー])(?:(?:お(?:ばあ|じい|ば|じ|母|父|姉|兄|嬢|子|客|医者|隣|坊)|旦那|奥|義[母父姉兄]|親御|店員|駅員|学生"
+    "|俳優|女優|声優|芸人|看護師|保育士|業者|職人|(?:パン|ケーキ|電気|本|花|肉|八百|魚|不動産|薬|ラーメン|うどん|そば|寿司)屋)"
+    "(?:さん|ちゃん|様)|猫ちゃん|犬ちゃん|赤ちゃん|皆さん|みなさん)"  # whole words: 花子さん is somebody
 )
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 _KNOWN = Known({"people": "person"}, "\0")
@@ -54,9 +54,7 @@ def mask(
         UserError: The key file lies where it must not, or is none.
     """
     kept: list[list[str]] = [[] for _ in said]
-    said = [
-        one._replace(texts=[_kept(text, words) for text in one.texts]) for one, words in zip(said, kept, strict=True)
-    ]
+    said = [one._replace(texts=_kept(one.texts, words)) for one, words in zip(said, kept, strict=True)]
     with TemporaryDirectory() as folder:
         key = key or Path(folder) / f"thrown-away{ENDING}"
         joined, counts = _mask([one._replace(texts=[BETWEEN.join(one.texts)]) for one in said], key, ginza, advance)
@@ -69,16 +67,16 @@ def mask(
     return [[_given_back(text, words) for text in texts] for texts, words in zip(masked, kept, strict=True)], counts
 
 
-def _kept(text: str, words: list[str]) -> str:
-    """Put a character of no meaning for each word that is nobody's name; a text that has such characters stays."""
-    if _PRIVATE.search(text):
-        return text
+def _kept(texts: list[str], words: list[str]) -> list[str]:
+    """Put a character of no meaning for each word that is nobody's name; texts that have such characters stay."""
+    if any(map(_PRIVATE.search, texts)):
+        return texts
 
     def hide(match: re.Match[str]) -> str:
         words.append(match[0])
         return chr(0xE000 + len(words) - 1)
 
-    return _NOBODY.sub(hide, text)
+    return [_NOBODY.sub(hide, text) for text in texts]
 
 
 def _given_back(text: str, words: list[str]) -> str:
