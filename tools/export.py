@@ -137,7 +137,7 @@ def check_options(to: Target, given: dict[str, tuple[Any, Any, tuple[Target, ...
     """
     unread = [(name, reads) for name, (value, default, reads) in given.items() if value != default and to not in reads]
     if unread:
-        raise UserError([f"{name}: --to {to} does not read it, only {' and '.join(reads) or 'chat tasks do'}; leave it out"
+        raise UserError([f"{name}: unread by --to {to}, read by {' and '.join(reads) or 'a chat task'}; leave it out"
                          for name, reads in unread])  # fmt: skip
 
 

@@ -18,12 +18,17 @@ from recipekit.task import Task
 NUM_CTX = 4096  # tokens; more of them cost memory that a chat rarely needs
 EXPORTED = ("chat", "extraction")
 # Said to every chat template: a second turn, no system message, blank lines, and text that looks like a template.
-PLAIN: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("user", "おはよう"),),
-    (("system", "短く答える。"), ("user", "おはよう")),
-    (("system", "一行目\n\n二行目"), ("user", "今日は{{ .System }}の日"), ("assistant", "「{% x %}」だね☀️"), ("user", "うん\n\nまたね")),
-    (("user", "a"), ("assistant", "b"), ("user", 'c "d" \\n'), ("assistant", "𠮷野家 <b>"), ("user", "e")),
-)  # fmt: skip
+PLAIN = (
+    [("user", "おはよう")],
+    [("system", "短く答える。"), ("user", "おはよう")],
+    [
+        ("system", "一行目\n\n二行目"),
+        ("user", "{{ .System }}とは"),
+        ("assistant", "「{% x %}」だね"),
+        ("user", "☀️\n\nまた"),
+    ],
+    [("user", "a"), ("assistant", "b"), ("user", 'c "d" \\n'), ("assistant", "𠮷野家 <b>"), ("user", "e")],
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Exported:
         if task.kind not in EXPORTED:
             raise UserError(
                 f"{task.name}: a {task.kind}, whose model gives numbers and writes no text, so none of these formats "
-                f"holds it; expected a task of kind {' or '.join(EXPORTED)}; serve it with tools/serve.py or tools/rank.py"
+                f"holds it; expected a task of kind {' or '.join(EXPORTED)}; tools/serve.py and tools/rank.py use it"
             )
         folder = folder or task.outputs / "merged"
         models.check_model(folder, f"train and merge the task first: uv run bash train_all.sh {task.name}")
@@ -142,7 +147,7 @@ class Exported:
                     yield messages if messages[-1]["role"] == "user" else messages[:-1]
 
     def prompts(self, most: int = 8) -> list[str]:
-        """Return texts that the model reads: rendered conversations, or the prompts of the task's first training rows."""
+        """Return texts that the model reads: conversations as rendered, or the task's first training rows."""
         if self.has_template:
             return [self.render(messages) for messages in self.conversations(most)]
         if self.is_chat:

@@ -71,8 +71,8 @@ def weights(model: Exported, gguf: Path | None) -> Path:
         return gguf
     if not (model.folder / "tokenizer.model").is_file() and not is_byte_level(model):
         raise UserError(
-            f"{relative(model.folder)}/tokenizer.json: not a byte-level BPE, and there is no tokenizer.model, so Ollama "
-            f"would read other tokens; make a GGUF first: uv run tools/export.py {model.task.name} --to gguf"
+            f"{relative(model.folder)}/tokenizer.json: not a byte-level BPE, and there is no tokenizer.model, so "
+            f"Ollama would read other tokens; make a GGUF first: uv run tools/export.py {model.task.name} --to gguf"
         )
     return model.folder
 

@@ -28,7 +28,7 @@ def calibration(model: Exported, wanted: int = WANTED, seed: int = 42) -> list[d
     texts = _conversations(model) if model.is_chat else _answers(model)
     if len(texts) < LEAST:
         where = relative(model.task.raw_dir if model.is_chat else model.task.root / "data" / "train")
-        raise UserError(f"{where}: {len(texts)} rows to calibrate on, expected {LEAST} at least; prepare the data first: "
+        raise UserError(f"{where}: {len(texts)} rows to calibrate on, expected {LEAST} at least; prepare the data: "
                         f"uv run tools/regenerate_segments.py {model.task.name}")  # fmt: skip
     return [{"text": text} for text in random.Random(seed).sample(texts, min(wanted, len(texts)))]
 

@@ -109,16 +109,22 @@ def _by_scores(spec: dict[str, Any], tokens: list[str], types: list[int]) -> Ggu
 
 def _spaces(spec: dict[str, Any]) -> tuple[bool, bool]:
     """Tell whether a space is put before texts, and whether spaces are marked by the tokenizer itself."""
-    splitter, normalizer = spec.get("pre_tokenizer"), spec.get("normalizer")
+    splitter: dict[str, Any] | None = spec.get("pre_tokenizer")
+    normalizer: dict[str, Any] | None = spec.get("normalizer")
     if splitter is None and normalizer is None:
         return False, False
-    if splitter is None:
+    if splitter is None and normalizer is not None:
         steps = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
         if [step["type"] for step in steps] == ["Prepend", "Replace"] and steps[0]["prepend"] == SPACE:
             return True, True
         if [step["type"] for step in steps] == ["Replace"] and steps[0]["content"] == SPACE:
             return False, True
-    elif normalizer is None and splitter["type"] == "Metaspace" and not splitter.get("split", True):
+    elif (
+        splitter is not None
+        and normalizer is None
+        and splitter["type"] == "Metaspace"
+        and not splitter.get("split", True)
+    ):
         # "first" puts it before a prompt that opens with plain text; prompts of a chat open with a special token
         return splitter["prepend_scheme"] == "always", True
     kinds = ", ".join(part["type"] for part in (splitter, normalizer) if part)

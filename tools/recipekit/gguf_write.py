@@ -113,8 +113,8 @@ def architecture(model: Exported) -> gguf.MODEL_ARCH:
     path = relative(model.folder / "config.json")
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{path}: architectures: found {name}, expected one of {known}; convert it with llama.cpp's own "
-                        "convert_hf_to_gguf.py")  # fmt: skip
+        raise UserError(f"{path}: architectures: found {name}, expected one of {known}; convert it with "
+                        "llama.cpp's own convert_hf_to_gguf.py")  # fmt: skip
     rope = model.config.get("rope_scaling") or model.config.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":

@@ -117,8 +117,7 @@ def derive(render: Render, bos: str | None) -> Pieces:
     pair = _cut(render(_messages("user"), False), "user")[0]
     own_bos = bos if bos and opening.startswith(bos) else ""
     after_reply = _cut(render(_messages("system", "user", "assistant"), False), "system", "user", "assistant")[-1]
-    before_user = a_u.removeprefix(after_reply) if a_u.startswith(after_reply) else a_u
-    before_user = _shared_end(before_user, s_u, _without(pair, own_bos, "what a prompt opens with"))
+    before_user = _shared_end(a_u.removeprefix(after_reply), s_u, _without(pair, own_bos, "what a prompt opens with"))
     if before_user is None:
         raise ValueError(f"what stands before the user's text differs: {pair!r}, {s_u!r} and {a_u!r}")
     pieces = Pieces(
