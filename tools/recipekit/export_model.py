@@ -141,7 +141,7 @@ class Exported:
     def _own(self) -> Iterator[list[Message]]:
         reads = Conversations(self.task)
         for path in self.chat_files("train", "validation"):
-            for _, row in islice(read_rows(path), 2):
+            for _, row in islice(read_rows(path), 4):
                 if isinstance(row, dict) and not reads.problems(row):
                     messages = reads.messages(reads.read(row))
                     yield messages if messages[-1]["role"] == "user" else messages[:-1]

@@ -4,6 +4,7 @@ What llama.cpp would read otherwise is refused: which characters make a token is
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from recipekit.errors import UserError
 from recipekit.runs import relative
 
 SPACE = "▁"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # token types of GGUF
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -96,7 +98,7 @@ def _by_scores(spec: dict[str, Any], tokens: list[str], types: list[int]) -> Ggu
             name.replace(" ", SPACE) if kind == NORMAL else name for name, kind in zip(tokens, types, strict=True)
         ]
     for place, name in enumerate(tokens):
-        if types[place] == NORMAL and len(name) == 6 and name.startswith("<0x"):
+        if types[place] == NORMAL and _BYTE.fullmatch(name):
             types[place] = BYTE
     if types.count(BYTE) != 256:
         raise ValueError(f"it has {types.count(BYTE)} byte tokens, expected 256")
