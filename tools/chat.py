@@ -151,9 +151,7 @@ def command(
     """Chat with a model."""
     it = load_task(task)
     if it.kind != "chat":
-        raise UserError(
-            f"{it.name}: a {it.kind}, and this talks with tasks of kind chat; use tools/predict.py {it.name}"
-        )
+        raise UserError(f"{it.name}: its kind is {it.kind}, and this talks with tasks of kind chat")
     if adapter and server:
         raise UserError("--adapter does not go with --server: the server has the model; serve the merged one")
     reads = Conversations(it)

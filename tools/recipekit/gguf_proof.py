@@ -136,8 +136,8 @@ def check_greedy(path: Path, model: Exported, ask: Any) -> int:
         with torch.inference_mode():
             logits = own(torch.tensor([ids + found[:place]], device=own.device)).logits[0, -1].float()
         if (behind := ((logits.max() - logits[token]) / logits.std()).item()) > TIE:
-            raise UserError(f"{relative(path)}: token {place} of llama.cpp's likeliest reply is {behind:.3g} deviations "
-                            "behind that of transformers; export again, and where it stays so report it")  # fmt: skip
+            raise UserError(f"{relative(path)}: token {place} of llama.cpp's likeliest reply is {behind:.3g} deviations"
+                            " behind that of transformers; export again, and where it stays so report it")  # fmt: skip
     return len(found)
 
 
