@@ -94,3 +94,37 @@ def tiny_qwen2(folder: Path, tied: bool = False) -> Path:
     model.generation_config.eos_token_id = [fast.eos_token_id, fast.convert_tokens_to_ids("<|endoftext|>")]
     model.save_pretrained(folder)
     return folder
+
+
+def read_as_ollama(text):
+    """Read a Modelfile by the rules of Ollama's parser: a character at a time, dropping what does not print."""
+    found, state, buffer, name = [], "nil", "", ""
+
+    def unquoted(value):
+        if value.startswith('"""'):
+            return value[3:-3] if len(value) >= 6 and value.endswith('"""') else None
+        if value.startswith('"'):
+            return value[1:-1] if len(value) >= 2 and value.endswith('"') else None
+        return value
+
+    for one in text:
+        blank, line = one in " \t", one in "\r\n"
+        if state == "nil" and not (blank or line):
+            state, buffer = "name", one
+        elif state in ("name", "parameter") and blank:
+            if state == "name" and buffer == "PARAMETER":
+                state = "parameter"
+            else:
+                name, state = buffer, "value"
+            buffer = ""
+        elif state == "value" and (blank or line):
+            value = unquoted(buffer.strip())
+            if value is None or blank:
+                buffer += one
+            else:
+                found.append((name, value))
+                state, buffer = "nil", ""
+        elif state != "nil" and one.isprintable():
+            buffer += one
+    assert state == "nil", f"not closed: {buffer}"
+    return found

@@ -8,13 +8,12 @@ import subprocess
 import pytest
 
 import export
-from exporting import chat_task, rows, small_base, tiny_qwen2
+from exporting import chat_task, read_as_ollama, rows, small_base, tiny_qwen2
 from recipekit import export_quantised, export_vllm
 from recipekit.conversations import Conversation, Conversations
 from recipekit.errors import UserError
 from recipekit.export_model import Exported
 from recipekit.task import load_task
-from test_export_template import read_as_ollama
 
 
 @pytest.fixture

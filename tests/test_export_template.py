@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporting import CHATML, chat_task, small_base, tiny_qwen2
+from exporting import CHATML, chat_task, read_as_ollama, small_base, tiny_qwen2
 from recipekit import go_template, models
 from recipekit.errors import UserError
 from recipekit.export_model import PLAIN, Exported
@@ -93,40 +93,6 @@ def test_templates_without_such_a_form_are_refused(template, why):
 def test_a_template_that_go_cannot_read_is_told(go):
     with pytest.raises(UserError, match="could not render"):
         go_template.render_by_go("{{ if }}", CONVERSATIONS, go)
-
-
-def read_as_ollama(text):
-    """Read a Modelfile by the rules of Ollama's parser: a character at a time, dropping what does not print."""
-    found, state, buffer, name = [], "nil", "", ""
-
-    def unquoted(value):
-        if value.startswith('"""'):
-            return value[3:-3] if len(value) >= 6 and value.endswith('"""') else None
-        if value.startswith('"'):
-            return value[1:-1] if len(value) >= 2 and value.endswith('"') else None
-        return value
-
-    for one in text:
-        blank, line = one in " \t", one in "\r\n"
-        if state == "nil" and not (blank or line):
-            state, buffer = "name", one
-        elif state in ("name", "parameter") and blank:
-            if state == "name" and buffer == "PARAMETER":
-                state = "parameter"
-            else:
-                name, state = buffer, "value"
-            buffer = ""
-        elif state == "value" and (blank or line):
-            value = unquoted(buffer.strip())
-            if value is None or blank:
-                buffer += one
-            else:
-                found.append((name, value))
-                state, buffer = "nil", ""
-        elif state != "nil" and one.isprintable():
-            buffer += one
-    assert state == "nil", f"not closed: {buffer}"
-    return found
 
 
 @pytest.fixture

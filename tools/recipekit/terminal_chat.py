@@ -97,7 +97,7 @@ class ServerReplies:
         from recipekit.server import explained
 
         self.url, self.explained, self.sampling, self.tokenizer = masked(url), explained, sampling, tokenizer
-        self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=1, timeout=600)
+        self.client: Any = openai.OpenAI(base_url=url, api_key=key, max_retries=1, timeout=600)
         with explained(self.url):
             names = {one.id: getattr(one, "max_model_len", None) for one in self.client.models.list()}
         if served is None and len(names) != 1:
