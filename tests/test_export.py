@@ -159,6 +159,7 @@ def test_a_quantisation_is_a_script_and_the_tasks_own_conversations(companion, r
         alias.name for node in ast.walk(ast.parse(script)) if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     wanted = {"AWQModifier", "QuantizationModifier"} if method == "awq" else {"GPTQModifier"}
+    assert "truncation=True)" not in script  # it would be saved with the tokenizer
     assert names >= wanted | {"oneshot"} and "trust_remote_code=True" not in script
     texts = [
         json.loads(line)["text"] for line in (folder / "calibration.jsonl").read_text(encoding="utf-8").splitlines()
