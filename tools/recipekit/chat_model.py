@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from recipekit import models
@@ -127,22 +127,37 @@ class ChatModel:
         return {self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
-        """Answer one conversation, yielding the reply piece by piece as it is written."""
+        """Answer one conversation, yielding the reply piece by piece; who stops reading stops the model.
+
+        Raises:
+            Exception: What went wrong in generation.
+        """
         import torch
-        from transformers import TextIteratorStreamer
+        from transformers import StoppingCriteriaList, TextIteratorStreamer
 
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        given = self.tokenizer(self.prompt(messages), add_special_tokens=False, return_tensors="pt").to(
-            self.model.device
-        )
+        asked = self.tokenizer(self.prompt(messages), add_special_tokens=False, return_tensors="pt")
+        ids = asked["input_ids"].to(self.model.device)
+        stopped, failures = Event(), list[BaseException]()
+
+        def stops(ids: Any, scores: Any, **_: Any) -> Any:
+            return torch.full((ids.shape[0],), stopped.is_set(), dtype=torch.bool, device=ids.device)
+
+        def generate() -> None:
+            try:
+                criteria = StoppingCriteriaList([stops])
+                self.model.generate(ids, streamer=streamer, stopping_criteria=criteria, **sampling.arguments())
+            except BaseException as error:  # noqa: BLE001, it is raised where the reply is read
+                failures.append(error)
+                streamer.end()
+
         torch.manual_seed(sampling.seed)
-        arguments = {
-            "input_ids": given["input_ids"],
-            "attention_mask": given["attention_mask"],
-            "streamer": streamer,
-            **sampling.arguments(),
-        }
-        thread = Thread(target=self.model.generate, kwargs=arguments, daemon=True)
+        thread = Thread(target=generate, daemon=True)
         thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            stopped.set()
+            thread.join()
+        if failures:
+            raise failures[0]
