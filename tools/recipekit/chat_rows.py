@@ -206,15 +206,22 @@ def test_scenes(task: Task, path: Path | None = None) -> list[Row]:
     return scenes
 
 
-def said(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-    """Make conversations texts that can be compared: what is said in them, without the system message.
+def said(task: Task, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Make conversations texts that can be compared: what is said, and what the system message has beside the persona.
+
+    Args:
+        task: The task.
+        rows: Line and row of regenerated conversations, or of test scenes.
 
     Yields:
         Line, and a row with id and body.
     """
+    reader = Conversations(task)
+    persona = set(reader.default.splitlines())
     for line, row in rows:
-        turns = row["messages"] if "messages" in row else row["conversation"]
-        replies = [row[key] for key in ("chosen",) if isinstance(row.get(key), dict)]
-        texts = [m["content"] for m in [*turns, *replies] if m["role"] != "system"]
-        texts += [row["reference"]] if isinstance(row.get("reference"), str) else []
+        scene = "kind" in row
+        turns = reader.messages(reader.read(row)) if scene else row["messages"]
+        system = [text for text in turns[0]["content"].splitlines() if text not in persona]
+        reply = row.get("reference") if scene else row["chosen"]["content"] if "chosen" in row else None
+        texts = [*system, *(turn["content"] for turn in turns[1:]), *([reply] if reply else [])]
         yield line, {"id": row.get("id"), "body": "\n".join(texts), "label": None}

@@ -111,7 +111,7 @@ class Corpus:
             split = "test" if name == rawfiles.TEST else data["train"].get(name, {}).get("role", "train")
             if task.is_chat:
                 path = task.test_path("input") if name == rawfiles.TEST else task.segments_path(name)
-                yield name, split, path, chat_rows.said(read_jsonl(path)), lambda _: []
+                yield name, split, path, chat_rows.said(task, read_jsonl(path)), lambda _: []
             elif task.estimates:  # regenerate reads dialogues and masks texts
                 path = task.test_path("input") if name == rawfiles.TEST else task.rows_path(name)
                 yield name, split, path, read_jsonl(path), lambda _: []

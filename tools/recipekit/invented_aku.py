@@ -11,16 +11,17 @@ from recipekit.errors import UserError
 from recipekit.invented_chat_frames import Apart, Row, Teller, Values, numbered, pair, read, rows_of, turns, write
 from recipekit.sampling import SLOT, Pools
 
-SLOTS = {"ka", "ne", "yo", "feel"}
-MACROS = {"ka": "ですか/か", "ne": "です/ですね/だな/だね/だね"}
+SLOTS = {"ka", "yo", "feel"}
+MACROS = {"ka": "ですか/か"}
+SAD = "悲："  # stands before lines that are answered with sympathy
 LEVELS = range(5)
-CLOSING = (0.3, 0.3, 0.3, 0.6, 1.0)  # share of replies with a closing word, by mood
+CLOSING = (0.3, 0.3, 0.4, 0.6, 0.9)  # share of replies with a closing word, by mood
 OWN_TONE = 0.4  # share of conversations whose user is polite or not whatever the relation
 FOLLOWED, PROVOKED, PLACED = 0.2, 0.04, 0.9  # shares: of later turns, of turns, of conversations with a scene
 
 
 class AkuTeller(Teller):
-    """Says frames the way a relation asks: two parts are polite and casual, three have one for partners, five one each."""
+    """Says frames as a relation asks: two parts are polite and casual, three have one for partners, five one each."""
 
     def part(self, parts: Sequence[str], voice: int) -> str:
         """Choose the part of `<a/b>` that a relation, 0-4, says."""
@@ -47,24 +48,27 @@ class Aku:
 
     def turn(self, line: str) -> tuple[str, str]:
         """Say a pair of turns."""
-        user, comment = pair(line)
+        user, comment = pair(line.removeprefix(SAD))
         values: Values = {}
-        slots = [slot for slot in SLOT.findall(user) if slot in self.teller.words and slot not in self.sources["lists"]]
+        slots = [slot for slot in SLOT.findall(user) if slot in self.teller.words]
         said = self.teller.say(user, self.tone, values)
-        return said, self.reply(comment, values, values[slots[0]] if slots else None)
+        word = values[slots[0]] if slots else None
+        if said.startswith(f"「{word}」"):
+            word = f"「{word}」"
+        return said, self.reply(comment, values, word, "sorry" if line.startswith(SAD) else "echo")
 
-    def reply(self, comment: str, values: Values, word: str | None) -> str:
+    def reply(self, comment: str, values: Values, word: str | None, echo: str) -> str:
         """Reply: the user's word again, a comment, a closing word and an emoji, as far as the mood allows."""
-        yo = "よ" if self.mood > 2 else ""
-        values = {**values, "yo": yo, "feel": self.sources["lists"]["feelings"][0].split()[self.mood]}
+        feel = self.sources["lists"]["feelings"][0].split()[self.mood]
+        values = {**values, "yo": "よ" if self.mood > 2 else "", "feel": feel}
         say = partial(self.teller.say, voice=self.relation, values=values)
         if word is None:
             text = self.manner["alone"] + say(comment)
         else:
-            text = say(self.rng.choice(self.manner["echo"])).replace("~", word)
+            text = say(self.rng.choice(self.manner[echo])).replace("~", word)
             text += say(comment) if self.mood > 1 else ""
         if self.rng.random() < CLOSING[self.mood]:
-            text += self.rng.choice(self.sources["closings"][f"{self.relation}{self.mood}"])
+            text += self.teller.any_of(self.sources["closings"][f"{self.relation}{self.mood}"])
         return text + self.mark()
 
     def mark(self) -> str:
@@ -80,12 +84,11 @@ class Aku:
         return f"{self.rng.choice(found[part])} ⇒ {self.rng.choice(found['replies'])}"
 
     def lines(self, genre: str, count: int) -> list[str]:
-        """Choose the frames of so many pairs of turns."""
+        """Choose the frames of so many pairs of turns; the first is of the genre."""
         own, follow = self.sources["genres"][genre]["turns"], self.sources["follow"]["turns"]
         first, *rest = self.rng.sample(own, min(count, len(own)))
         chosen = [first, *(self.rng.choice(follow) if self.rng.random() < FOLLOWED else line for line in rest)]
-        chosen = list(dict.fromkeys(chosen))
-        return [self.provocation("train") if self.rng.random() < PROVOKED else line for line in chosen]
+        return list(dict.fromkeys(chosen))
 
     def row(self, genre: str, said: Sequence[dict[str, str]]) -> Row:
         """Return a row."""
@@ -101,7 +104,8 @@ def conversation(sources: dict[str, Any], pools: Pools, rng: random.Random, numb
     genre = genres[number % len(genres)]
     aku = Aku(sources, pools, rng, divmod(number // len(genres) % 25, 5))
     count = int(rng.choice(sources["genres"][genre]["pairs"].split()))
-    return aku.row(genre, turns(aku.turn(line) for line in aku.lines(genre, count)))
+    lines = [aku.provocation("train") if rng.random() < PROVOKED else line for line in aku.lines(genre, count)]
+    return aku.row(genre, turns(aku.turn(line) for line in lines))
 
 
 def scene(sources: dict[str, Any], pools: Pools, rng: random.Random, kind: str, number: int) -> Row:
@@ -164,7 +168,7 @@ def make(source: Path, output: Path) -> dict[str, int]:
 def _part_problems(sources: dict[str, Any]) -> Iterator[str]:
     """Yield frames whose `<a/b>` has neither two, three nor five parts."""
     frames = [line for genre in sources["genres"].values() for line in genre["turns"]]
-    frames += [line for mood in sources["moods"].values() for line in mood["echo"]]
+    frames += [line for mood in sources["moods"].values() for line in (*mood["echo"], *mood["sorry"])]
     for frame in [*frames, *sources["follow"]["turns"], *sources["provocation"]["replies"]]:
         for slot in SLOT.findall(frame):
             if "/" in slot and slot.count("/") not in (1, 2, 4):

@@ -1,16 +1,17 @@
 """What the invented conversations share: words of one data set, frames said in one of several voices, and apartness.
 
-`<polite/casual/sweet>` in a frame is one of its parts, by the number of the voice (the last part where there are fewer);
+`<polite/casual/sweet>` in a frame is one of its parts, by the number of the voice (the last where there are fewer);
 `<name>` is a word, and `user ⇒ reply` a pair of turns. A pool's line `a b × c d` stands for ac, ad, bc and bd.
 """
 
 import itertools
 import random
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from recipekit import near, sampling
@@ -19,7 +20,7 @@ from recipekit.runs import write_bytes
 from recipekit.sampling import Line, Pools
 
 ARROW = " ⇒ "
-TOO_LIKE = 0.7  # of Jaccard between rows of two files: stays clear of what tools/leaks.py calls near (0.8)
+TOO_LIKE = 0.75  # of Jaccard between rows of two files: stays clear of what tools/leaks.py calls near (0.8)
 TRIES = 400
 Values = dict[str, str]
 Row = dict[str, Any]
@@ -122,16 +123,29 @@ class Teller:
 
 
 class Apart:
-    """Keeps what is written in different files apart: no text of one is nearly that of another."""
+    """Keeps what is written in different files apart: no text of one is nearly that of another.
 
-    def __init__(self) -> None:
+    Args:
+        text: Tells what is compared of a row; without it all that is said.
+    """
+
+    def __init__(self, text: Callable[[Row], str] | None = None) -> None:
+        self.text = text or text_of
         self.texts: set[str] = set()
-        self.file, self.sizes, self.files = "", list[int](), list[str]()
-        self.places: dict[str, list[int]] = {}
+        self.file = ""
+        self.fresh: list[set[str]] = []  # grams of the texts of this file
+        self.sizes = np.zeros(0, np.intp)  # grams of each text of the files before
+        self.places: dict[str, array[int]] = {}  # gram -> texts of the files before
 
     def open(self, file: str) -> None:
-        """Begin a file."""
-        self.file = file
+        """Begin a file, or go on with it."""
+        if file == self.file:
+            return
+        for place, grams in enumerate(self.fresh, start=len(self.sizes)):
+            for gram in grams:
+                self.places.setdefault(gram, array("Q")).append(place)
+        self.sizes = np.append(self.sizes, [len(grams) for grams in self.fresh]).astype(np.intp)
+        self.file, self.fresh = file, []
 
     def take(self, text: str) -> bool:
         """Remember a text; returns False where it was written before, or is too like one of another file."""
@@ -140,16 +154,15 @@ class Apart:
         if normal in self.texts or self._likeness(grams) >= TOO_LIKE:
             return False
         self.texts.add(normal)
-        for gram in grams:
-            self.places.setdefault(gram, []).append(len(self.sizes))
-        self.sizes.append(len(grams))
-        self.files.append(self.file)
+        self.fresh.append(grams)
         return True
 
     def _likeness(self, grams: set[str]) -> float:
-        shared = Counter(itertools.chain.from_iterable(self.places.get(gram, ()) for gram in grams))
-        others = ((n, self.sizes[i]) for i, n in shared.items() if self.files[i] != self.file)
-        return max((n / (len(grams) + size - n) for n, size in others), default=0.0)
+        found = [np.frombuffer(self.places[gram], np.uint64) for gram in grams if gram in self.places]
+        if not found:
+            return 0.0
+        shared = np.bincount(np.concatenate(found).astype(np.intp), minlength=len(self.sizes))
+        return float((shared / (len(grams) + self.sizes - shared)).max())
 
 
 def text_of(row: Row) -> str:
@@ -173,7 +186,7 @@ def rows_of(file: str, count: int, apart: Apart, invent: Callable[[int], Row]) -
     apart.open(file)
     rows = []
     for number in range(count):
-        row = next((row for row in (invent(number) for _ in range(TRIES)) if apart.take(text_of(row))), None)
+        row = next((row for row in (invent(number) for _ in range(TRIES)) if apart.take(apart.text(row))), None)
         if row is None:
             raise UserError(f"{file}: nothing new after {TRIES} tries; write more frames or words, or plan fewer rows")
         rows.append(row)
@@ -195,5 +208,7 @@ def numbered(prefix: str, rows: Sequence[Row]) -> list[Row]:
 def turns(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     """Lay pairs of what is said and replied out as turns."""
     return [
-        {"role": role, "content": text} for both in pairs for role, text in zip(("user", "assistant"), both, strict=True)
+        {"role": role, "content": text}
+        for both in pairs
+        for role, text in zip(("user", "assistant"), both, strict=True)
     ]

@@ -6,11 +6,12 @@ from typing import Any
 from recipekit.invented_chat_frames import Row, Teller, Values, pair, turns
 from recipekit.sampling import Pools
 
-MACROS = {"da": "です/だよ/だ~", "ne": "ですね/だね/だ~"}
-PERSON = ("name", "age", "role", "like", "me", "trait", "manner")  # slots that a person keeps
+MACROS = {"da": "です/だよ/だ~"}
+PERSON = ("name", "age", "role", "like", "trait", "manner")  # slots that a person keeps
 TIC = 2  # number of the voice that ends in a tic
-PAIRS = (2, 3, 3, 4)  # pairs of turns in a conversation
-PROVOKED, CLOSED, AGAIN = 0.15, 0.4, 0.3  # shares: of conversations; of later replies that begin as the first does
+PAIRS = (2, 2, 2, 3, 4)  # pairs of turns in a conversation
+OPENED, PROVOKED, CLOSED = 0.7, 0.15, 0.4  # shares of conversations
+AGAIN = 0.3  # share of later replies that begin as the first does
 
 
 class Role:
@@ -29,7 +30,6 @@ class Role:
         self.tic = rng.choice(pools["tic"])
         self.values: Values = {"age": str(rng.randint(18, 79)), "trait": rng.choice(list(sources["traits"]))}
         self.values["manner"] = sources["roles"]["manners"][self.voice].replace("~", self.tic)
-        self.values["me"] = rng.choice(sources["roles"]["me"][0].split())
         self.system = self.say(rng.choice(sources["roles"]["systems"]), self.values).replace("\\n", "\n")
         self.said = 0
 
@@ -53,10 +53,8 @@ class Role:
     def lines(self, count: int) -> list[str]:
         """Choose the frames of a conversation of so many pairs of turns."""
         frames = self.sources["roleplay"]
-        middle = self.rng.sample([*frames["open"][1:], *frames["turns"], *frames["turns"]], count)
-        middle = list(dict.fromkeys(middle))
-        opening = [self.rng.choice(frames["open"])] if self.rng.random() < 0.5 else []
-        chosen = list(dict.fromkeys([*opening, *middle]))[:count]
+        opening = [self.rng.choice(frames["open"])] if self.rng.random() < OPENED else []
+        chosen = [*opening, *self.rng.sample(frames["turns"], count - len(opening))]
         if count > 2 and self.rng.random() < CLOSED:
             chosen[-1] = self.rng.choice(frames["close"])
         if self.rng.random() < PROVOKED:

@@ -1,4 +1,4 @@
-"""Invented talk with Sakura: how she replies follows the relation and her feeling, and what she remembers of the user."""
+"""Invented talk with Sakura: her replies follow the relation, her feeling, and what she remembers of the user."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from recipekit.sampling import Pools
 MACROS: dict[str, str] = {}
 CLOSE = ("friend", "close_friend", "crush", "lover")
 NO_FEELING, PROVOKED = 0.12, 0.12  # shares of conversations about topics
-TAIL = 0.25  # share of replies before the last
+TAIL = 0.5  # share of replies with a last word of the relation
+PAIRS = (2, 2, 2, 3)  # pairs of turns in a conversation about a topic
 CLOSER, FELT = 0.7, 0.4  # shares of conversations with memories: of close relations alone, with a feeling
 
 
@@ -33,10 +34,14 @@ class Sakura:
         self.manner = sources["levels"][level]
         self.voice = self.manner["voice"]
 
+    def say(self, frame: str, values: Values) -> str:
+        """Fill a frame the way she speaks."""
+        return self.teller.say(frame, self.voice, values)
+
     def reply(self, text: str, first: bool, tail: bool) -> str:
         """Colour what she says by relation and feeling."""
         feeling = self.sources["feelings"].get(self.emotion, self.sources["calm"])
-        before = self.teller.say(feeling["first"], self.voice, {}) if first and "first" in feeling else ""
+        before = self.say(feeling["first"], {}) if first and "first" in feeling else ""
         after = self.teller.any_of(self.manner["tails"]) if tail else ""
         mark = feeling["emoji"] if self.rng.random() < self.manner["emoji"] else ""
         return before + text + after + mark
@@ -45,23 +50,23 @@ class Sakura:
         """Say pairs of turns, with the same words in all of them; `begun`: others stand before."""
         said, values = [], Values()
         for place, line in enumerate(lines):
-            user, reply = (self.teller.say(part, self.voice, values) for part in pair(line))
-            tail = place == len(lines) - 1 or self.rng.random() < TAIL
-            said.append((user, self.reply(reply, place == 0 and not begun, tail)))
+            user, reply = (self.say(part, values) for part in pair(line))
+            said.append((user, self.reply(reply, place == 0 and not begun, self.rng.random() < TAIL)))
         return said
 
-    def metadata(self, topics: list[str], feels: list[str], memories: Sequence[str] = ()) -> Row:
-        """Say what a conversation is about."""
-        emotions = list(dict.fromkeys([*feels, *([self.emotion] if self.emotion else [])]))
+    def metadata(self, topics: Sequence[str], memories: Sequence[str] = ()) -> Row:
+        """Say what a conversation is about, and where nothing is remembered, which emotions occur in it."""
+        feels = [] if memories else [feel for name in topics for feel in self.sources["topics"][name]["feels"].split()]
+        emotions = list(dict.fromkeys([*feels, *([self.emotion] if feels and self.emotion else [])]))
         said: Row = {"affection_level": self.level, "emotion": self.emotion, "memories": list(memories)}
-        said |= {"topics": topics, "emotions": emotions, "source": "invented"}
+        said |= {"topics": list(dict.fromkeys(topics)), "emotions": emotions, "source": "invented"}
         return {key: value for key, value in said.items() if value}
 
 
-def steps(topic: dict[str, Any], count: int, rng: random.Random) -> list[str]:
-    """Choose the pairs of turns of a topic, one of each step."""
-    by_step = [[line.partition("：")[2] for line in topic["steps"] if line.startswith(f"{n}：")] for n in (1, 2, 3)]
-    return [rng.choice(lines) for lines in by_step[:count]]
+def lines_of(sources: dict[str, Any], name: str, count: int, rng: random.Random) -> list[str]:
+    """Choose so many pairs of turns of a topic: what begins it, and what follows."""
+    topic = sources["topics"][name]
+    return [rng.choice(topic["turns"]), *rng.sample(sources["follows"][topic["then"]], count - 1)]
 
 
 def provocation(sources: dict[str, Any], part: str, rng: random.Random) -> str:
@@ -80,11 +85,10 @@ def draw(sources: dict[str, Any], pools: Pools, rng: random.Random, levels: Sequ
 def character_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     """Invent a conversation with Sakura about a topic."""
     sakura, name = draw(sources, pools, rng, list(sources["levels"]))
-    topic = sources["topics"][name]
-    lines = steps(topic, rng.choice((2, 2, 3)), rng)
+    lines = lines_of(sources, name, rng.choice(PAIRS), rng)
     if rng.random() < PROVOKED:
         lines[rng.randrange(len(lines))] = provocation(sources, "train", rng)
-    return {"messages": turns(sakura.talk(lines)), "metadata": sakura.metadata([name], topic["feels"].split())}
+    return {"messages": turns(sakura.talk(lines)), "metadata": sakura.metadata([name])}
 
 
 class Memory:
@@ -92,43 +96,39 @@ class Memory:
 
     Args:
         sources: What the sources say.
-        teller: Says frames with the words of the data set.
-        rng: Where chance comes from.
+        sakura: Who remembers.
     """
 
-    def __init__(self, sources: dict[str, Any], teller: Teller, rng: random.Random) -> None:
-        kinds = rng.sample(list(sources["facts"]), rng.randint(1, 3))
-        self.facts = [(sources["facts"][kind], Values()) for kind in kinds]
-        texts = [teller.say(fact["memory"], 0, values) for fact, values in self.facts]
-        self.first: dict[str, Any] = self.facts[0][0]
-        self.texts = rng.sample(texts, len(texts))
-        self.teller = teller
+    def __init__(self, sources: dict[str, Any], sakura: Sakura) -> None:
+        kinds = sakura.rng.sample(list(sources["facts"]), sakura.rng.randint(1, 3))
+        self.lines: list[str] = sources["remember"]["turns"]
+        self.sakura = sakura
+        self.facts: list[dict[str, str]] = [sources["facts"][kind] for kind in kinds]
+        self.said = [
+            {slot: sakura.teller.say(fact[slot], sakura.voice, {}) for slot in ("key", "value", "plus")}
+            for fact in self.facts
+        ]
+        texts = [f"{values['key']}は{values['value']}" for values in self.said]
+        self.texts = sakura.rng.sample(texts, len(texts))
 
-    def value(self, place: int) -> str:
-        """Return the words that a reply takes from a fact."""
-        fact, values = self.facts[place]
-        return self.teller.say(fact["value"], 0, values)
-
-
-def user_talk(sources: dict[str, Any], sakura: Sakura, memory: Memory, asked: Sequence[int]) -> list[tuple[str, str]]:
-    """Talk of facts that Sakura remembers."""
-    said = []
-    for turn, place in enumerate(asked):
-        fact, values = memory.facts[place]
-        user, reply = (
-            sakura.teller.say(part, sakura.voice, values) for part in pair(sakura.rng.choice(fact["turns"]))
-        )
-        said.append((user, sakura.reply(reply, turn == 0, turn == len(asked) - 1)))
-    return said
+    def talk(self, places: Sequence[int]) -> list[tuple[str, str]]:
+        """Talk of facts: the user names what each is about, Sakura says what she remembers."""
+        said = []
+        for turn, place in enumerate(places):
+            user, frame = pair(self.sakura.rng.choice(self.lines))
+            values = dict(self.said[place])
+            reply = self.sakura.reply(self.sakura.say(frame, values), turn == 0, self.sakura.rng.random() < TAIL)
+            said.append((self.sakura.say(user, values), reply))
+        return said
 
 
 def remembering(sources: dict[str, Any], pools: Pools, rng: random.Random) -> tuple[Sakura, Memory]:
     """Draw a Sakura who remembers something, the first fact to be talked of first; she is close to the user, mostly."""
     level = rng.choice(CLOSE if rng.random() < CLOSER else list(sources["levels"]))
     sakura = Sakura(sources, pools, rng, level, None)
-    memory = Memory(sources, sakura.teller, rng)
-    if rng.random() < FELT and memory.first["moods"] != "none":
-        sakura.emotion = rng.choice(memory.first["moods"].split())
+    memory = Memory(sources, sakura)
+    if rng.random() < FELT:
+        sakura.emotion = rng.choice(memory.facts[0]["moods"].split())
     return sakura, memory
 
 
@@ -136,13 +136,10 @@ def user_row(sources: dict[str, Any], pools: Pools, rng: random.Random) -> Row:
     """Invent a conversation in which Sakura uses what she remembers."""
     sakura, memory = remembering(sources, pools, rng)
     asked = range(min(len(memory.facts), rng.choice((1, 2, 2))))
-    said = user_talk(sources, sakura, memory, asked)
-    topics = [memory.facts[place][0]["topic"] for place in asked]
-    feels = ["supportive"]
+    said = memory.talk(asked)
+    topics = [memory.facts[place]["topic"] for place in asked]
     if len(said) < 2 or rng.random() < 0.2:
         name = rng.choice(list(sources["topics"]))
-        topic = sources["topics"][name]
-        more = sakura.talk(steps(topic, 1, rng), begun=True)
-        said, topics, feels = [*said, *more], [*topics, name], [*feels, *topic["feels"].split()]
-    feels, topics = list(dict.fromkeys(feels)), list(dict.fromkeys(topics))
-    return {"messages": turns(said), "metadata": sakura.metadata(topics, feels, memory.texts)}
+        more = sakura.talk(lines_of(sources, name, 1, rng), begun=True)
+        said, topics = [*said, *more], [*topics, name]
+    return {"messages": turns(said), "metadata": sakura.metadata(topics, memory.texts)}

@@ -1,4 +1,4 @@
-"""Writes the bundled sample of companion: role-play, Sakura, what she remembers of a user, preferences and test scenes."""
+"""Writes the bundled sample of companion: role-play, Sakura, memories of a user, preferences and test scenes."""
 
 import itertools
 import random
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from recipekit import invented_chat_roles, invented_chat_sakura, invented_chat_scenes
+from recipekit.conversations import Conversations
 from recipekit.errors import UserError
-from recipekit.invented_chat_frames import Apart, Row, numbered, read, rows_of, write
+from recipekit.invented_chat_frames import Apart, Row, numbered, read, rows_of, text_of, write
 from recipekit.sampling import Pools
+from recipekit.task import load_task
 
-SLOTS = {"age", "trait", "manner", "me", *invented_chat_roles.MACROS}
+SLOTS = {"age", "trait", "manner", "key", "value", "plus", *invented_chat_roles.MACROS}
 TRAINING: dict[str, Callable[[dict[str, Any], Pools, random.Random, int], Row]] = {
     "roleplay": lambda sources, pools, rng, _: invented_chat_roles.roleplay_row(sources, pools, rng),
     "character": lambda sources, pools, rng, _: invented_chat_sakura.character_row(sources, pools, rng),
@@ -30,7 +32,9 @@ def make(source: Path, output: Path) -> dict[str, int]:
     sources, pools = read(source, SLOTS)
     if problems := list(_reference_problems(sources)):
         raise UserError(problems)
-    plan, apart = sources["plan"], Apart()
+    conversations = Conversations(load_task("companion"))
+    plan = sources["plan"]
+    apart = Apart(lambda row: f"{conversations.system(conversations.read(row))}\n{text_of(row)}")
     files: dict[str, list[Row]] = {}
     for split, name in itertools.product(("train", "val"), TRAINING):
         file = name if split == "train" else f"{name}_val"
@@ -48,9 +52,9 @@ def _reference_problems(sources: dict[str, Any]) -> Iterator[str]:
             if mood not in sources["feelings"]:
                 known = ", ".join(sources["feelings"])
                 yield f"{topic['moods'].place}: topics.{name} names '{mood}', no feeling; expected one of {known}"
-        for step in "123":
-            if not any(line.startswith(f"{step}：") for line in topic["steps"]):
-                yield f"{topic['steps'][0].place}: topics.{name} has no line that begins '{step}：'; write one"
+        if topic["then"] not in sources["follows"]:
+            known = ", ".join(sources["follows"])
+            yield f"{topic['then'].place}: topics.{name} goes on '{topic['then']}', not there; expected one of {known}"
 
 
 def scenes(sources: dict[str, Any], pools: Pools, apart: Apart) -> list[Row]:
