@@ -121,14 +121,14 @@ def build(task: Task, extract: Extract) -> Any:
     return page.queue(default_concurrency_limit=1, api_open=False)
 
 
-def prepare_page() -> None:
-    """Take all addresses of other machines out of gradio's page, have the browser refuse any other, add Ctrl+Enter."""
+def prepare_page(script: str) -> None:
+    """Take all addresses of other machines out of gradio's page, have the browser refuse any other, add keys."""
     from gradio.routes import templates
 
     environment = templates.env
     assert environment.loader
     source = OUTSIDE.sub("", environment.loader.get_source(environment, "frontend/index.html")[0])
-    head = f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">{CTRL_ENTER}'
+    head = f'<head><meta http-equiv="Content-Security-Policy" content="{POLICY}">{script}'
     source = source.replace("<head>", head, 1).replace('lang="en"', 'lang="ja"', 1)
     inside = jinja2.DictLoader({"frontend/index.html": source})
     environment.loader = jinja2.ChoiceLoader([inside, environment.loader])
@@ -162,21 +162,38 @@ def guarded(host: str, names: Collection[str]) -> dict[str, Any]:
 
 def serve(task: Task, extract: Extract, host: str, port: int, names: Collection[str] = ()) -> None:
     """Show the page until Ctrl+C."""
+    css = CSS + Path(answer_view.__file__).with_suffix(".css").read_text(encoding="utf-8")
+    launch(lambda: build(task, extract), host, port, names, css, CTRL_ENTER, "demo")
+
+
+def launch(
+    make: Callable[[], Any], host: str, port: int, names: Collection[str], css: str, script: str, tool: str
+) -> None:
+    """Show a page of gradio's until Ctrl+C.
+
+    Args:
+        make: Lays out the page, a `gradio.Blocks`.
+        host: Address to listen on.
+        port: A free one.
+        names: Other names that the page is reached by.
+        css: The page's.
+        script: HTML with the script that reads keys.
+        tool: The command's name.
+    """
     import gradio as gr
 
     # gradio asks its own server whether it is up, which a proxy for the network would answer wrongly.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), host, "localhost", "127.0.0.1"]))
-    prepare_page()
-    page = build(task, extract)
+    prepare_page(script)
+    page = make()
     page.launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, inbrowser=False, quiet=True,
-        prevent_thread_lock=True, footer_links=[], enable_monitoring=False, app_kwargs=guarded(host, names),
-        css=CSS + Path(answer_view.__file__).with_suffix(".css").read_text(encoding="utf-8"),
+        prevent_thread_lock=True, footer_links=[], enable_monitoring=False, app_kwargs=guarded(host, names), css=css,
         theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["Noto Sans Mono CJK JP", "monospace"]),
     )  # fmt: skip
-    show(f"demo: http://{host}:{port}  (Ctrl+C ends it)")
+    show(f"{tool}: http://{host}:{port}  (Ctrl+C ends it)")
     if host != "127.0.0.1":
-        show("demo: whoever reaches this address can use it, and nothing on the way is encrypted", style="yellow")
+        show(f"{tool}: whoever reaches this address can use it, and nothing on the way is encrypted", style="yellow")
     page.block_thread()
 
 

@@ -3,9 +3,10 @@
     uv run tools/report_data.py hawks                          # outputs/hawks/data/report.html and report.json
     uv run tools/report_data.py hawks --profile gpu            # with the production tokenizer and sequence_len
     uv run tools/report_data.py hawks --limit 10000            # a sample of each training file
+    uv run tools/report_data.py aku                            # of a chat: how evenly its conversations are spread
 
-Reads data/train/*_segments.jsonl and data/test/, as regenerate_segments.py makes them. Personal names are hidden unless
---names is given. What is counted, and how: docs/report_data.md.
+Reads data/train/*_segments.jsonl and data/test/, as regenerate_segments.py makes them, or of a chat its raw files.
+Personal names are hidden unless --names is given. What is counted, and how: docs/report_data.md, docs/chat_bias.md.
 """
 
 import json
@@ -18,7 +19,8 @@ from rich import box
 from rich.table import Table
 
 from plan import choose_profile
-from recipekit import data_report, hub, runs
+from recipekit import chat_bias_report, data_report, hub, runs
+from recipekit.chat_bias_map import Way
 from recipekit.console import log_to, main, progress, show
 from recipekit.data_stats import Meter
 from recipekit.data_summary import Counted, summary
@@ -98,31 +100,69 @@ def table(report: Mapping[str, Any]) -> Table:
     return grid
 
 
+def check_options(task: Task, chat: Mapping[str, Any], extraction: Mapping[str, Any]) -> None:
+    """Refuse options of the other kind of task.
+
+    Args:
+        task: The task.
+        chat: Options of chats alone; None, False or empty where not given.
+        extraction: Options of extractions alone.
+
+    Raises:
+        UserError: Some are given; all of them at once.
+    """
+    other, kind = (extraction, "extraction") if task.kind == "chat" else (chat, "chat")
+    if given := [name for name, value in other.items() if value]:
+        raise UserError(
+            [f"{name}: of tasks of kind {kind} only, and {task.name} is not; leave it out" for name in given]
+        )
+
+
 def report_data(
     task: str,
     output: Annotated[Path | None, typer.Option(help=".html file; default outputs/TASK/data/report.html")] = None,
-    profile: Annotated[str, typer.Option(help="auto, cpu or gpu: whose tokenizer and sequence_len count")] = "auto",
+    profile: Annotated[
+        str | None, typer.Option(help="auto, cpu or gpu: whose tokenizer and sequence_len count; auto by default")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="rows of each training file, drawn at random")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of every draw")] = 0,
-    names: Annotated[bool, typer.Option(help="show personal names, which are hidden otherwise")] = False,
+    names: Annotated[bool, typer.Option(help="show personal names, or free text, which are hidden otherwise")] = False,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="of a chat: a file of conversations, raw or regenerated; may be repeated")
+    ] = None,
+    pair: Annotated[str | None, typer.Option(help="of a chat: two fields whose combinations count: A,B")] = None,
+    map_: Annotated[Way | None, typer.Option("--map", help="of a chat: how the map is made; tsne by default")] = None,
+    embedder: Annotated[Path | None, typer.Option(help="of a chat: folder of a model for the map")] = None,
 ) -> None:
     """Write a report of a task's data: report.html, and its numbers in report.json beside it."""
     recipe = load_task(task)
-    need_extraction(recipe, "report_data", f"uv run tools/check.py {task} --profile cpu counts rows and tokens")
+    if recipe.kind != "chat":
+        need_extraction(recipe, "report_data", f"uv run tools/check.py {task} --profile cpu counts rows and tokens")
+    own = {"--data": data, "--pair": pair, "--map": map_, "--embedder": embedder}
+    check_options(recipe, own, {"--profile": profile, "--limit": limit})
     log_to("report_data")
     path = output or recipe.outputs / "data" / "report.html"
     if path.suffix != ".html" or path.is_dir():
         raise UserError(f"--output {path}: expected the name of an .html file; report.json goes beside it")
-    counted, report = read(recipe, choose_profile(profile)[0], limit, seed, names)
-    html = data_report.render(counted, report)
+    if recipe.kind == "chat":
+        report, html = chat_bias_report.read(recipe, data or [], pair, map_ or "tsne", embedder, seed, names)
+        show(chat_bias_report.table(report))
+    else:
+        counted, report = read(recipe, choose_profile(profile or "auto")[0], limit, seed, names)
+        html = data_report.render(counted, report)
+        show(table(report))
+    write(path, html, report)
+
+
+def write(path: Path, html: str, report: Mapping[str, Any]) -> None:
+    """Write a page and its numbers, and say what to look at first."""
     runs.write_text(path, html)
     runs.write_text(path.with_suffix(".json"), json.dumps(report, ensure_ascii=False, indent=2) + "\n")
-    show(table(report))
     for warning in report["warnings"][:SHOWN]:
         show(f"look at: {warning['en']}", style="yellow")
     if len(report["warnings"]) > SHOWN:
         show(f"look at: {len(report['warnings']) - SHOWN} more in the report", style="yellow")
-    sampled = f" (a sample: at most {limit:,} rows a file)" if report["limit"] else ""
+    sampled = f" (a sample: at most {report['limit']:,} rows a file)" if report.get("limit") else ""
     show(f"report: written to {relative(path)} and {path.with_suffix('.json').name}{sampled}")
 
 
