@@ -9,7 +9,7 @@ import pytest
 import report_data as tool
 from drafting import GENRES, aku, conversation, even, write_rows  # noqa: F401
 from hostile import EVIL, assert_harmless
-from recipekit import ROOT, chat_bias, chat_bias_map, chat_bias_warnings, chat_said
+from recipekit import ROOT, chat_bias, chat_bias_map, chat_bias_warnings
 from recipekit.conversations import Conversations
 from recipekit.errors import UserError
 from recipekit.task import load_task
@@ -134,7 +134,7 @@ def test_the_length_of_a_turn_that_stands_out_is_told(task):
 
 def test_accepted_drafts_count_and_preferences_do_not(task):
     write_rows(task.sample_dir / "aku.jsonl", even(30))
-    write_rows(chat_said.accepted_path(task), [conversation(900, "worry", (0, 0), 1, "model")])
+    write_rows(chat_rows.accepted_path(task), [conversation(900, "worry", (0, 0), 1, "model")])
     pair = conversation(901)
     pair["conversation"].pop()
     write_rows(task.sample_dir / "aku_val.jsonl", [{**pair, "chosen": "うん。", "rejected": "いや。"}])

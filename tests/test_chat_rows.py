@@ -61,6 +61,21 @@ def test_a_later_phase_replays_rows_of_an_earlier_one(task):
     assert manifest["replay_share_reached"] == 0.5
 
 
+def test_accepted_drafts_join_the_file_that_task_yml_names(task, tmp_path):
+    write_jsonl(chat_rows.accepted_path(task), [talk(50), talk(53)])
+    regenerate_segments.regenerate("talk")
+    assert len(read(task.segments_path("hard"))) == 8, "task.yml names none"
+    path = task.dir / "task.yml"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("data:\n", "data:\n  drafts: talks.jsonl\n"), encoding="utf-8"
+    )
+    regenerate_segments.regenerate("talk")
+    assert {"t50", "t53"} < {row["id"] for row in read(task.segments_path("hard"))}
+    write_jsonl(chat_rows.accepted_path(task), [talk(50), {**talk(53), "context": ""}])
+    with pytest.raises(UserError, match=r"accepted.jsonl:2: key 'context': empty"):
+        regenerate_segments.regenerate("talk")
+
+
 def test_preferences_have_both_replies_and_no_flags(task):
     regenerate_segments.regenerate("talk")
     row = read(task.segments_path("pairs"))[3]

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Header
 import draft as tool
 from drafting import GENRES, aku, conversation, even, write_rows  # noqa: F401
 from hostile import EVIL, assert_harmless
-from recipekit import ROOT, chat_said, draft_input, draft_page
+from recipekit import ROOT, draft_input, draft_page
 from recipekit.chat_model import Reply, Sampling
 from recipekit.conversations import Conversations
 from recipekit.draft_input import Gaps, Scene
@@ -53,7 +53,7 @@ def start(conversations):
     def open_session(scenes=(), drafter=None, before=0):
         for session in opened:
             session.journal.close()
-        data = chat_said.accepted_path(conversations.task)
+        data = chat_rows.accepted_path(conversations.task)
         journal = Journal(data.parent / "journal.jsonl")
         session = Session(conversations, journal, data, drafter, Sampling(20, 0.8, seed=0), before)
         if scenes:

@@ -17,7 +17,8 @@ import typer
 from demo import free_port, launch
 from recipekit import chat_bias, draft_input, draft_page
 from recipekit.chat_model import Sampling
-from recipekit.chat_said import Said, accepted_path, read_data
+from recipekit.chat_rows import accepted_path
+from recipekit.chat_said import Said, read_data
 from recipekit.console import log_to, main, show
 from recipekit.conversations import Conversations
 from recipekit.draft_input import Gaps, Scene

@@ -126,6 +126,7 @@ def step_inputs(task: Task, source: Path) -> dict[str, Any]:
     if task.is_chat:
         test = task.spec["data"]["test"]
         files = [*chat_rows.sources(task, source)[0], *source.rglob(test.get("file", test["input"]))]
+        files += [drafts for path in files if (drafts := chat_rows.drafts_for(task, path))]
         return own | {"raw": str(source), "chat": task.spec["chat"], **{relative(path): path for path in files}}
     if task.estimates:
         # Its folders may be links, which the digest of the one around them does not follow.

@@ -67,6 +67,17 @@ def sources(task: Task, source: Path) -> tuple[dict[Path, list[str]], list[str]]
     return found, problems
 
 
+def accepted_path(task: Task) -> Path:
+    """Where drafts lie that a person accepted in tools/draft.py, as raw rows."""
+    return task.outputs / "draft" / "accepted.jsonl"
+
+
+def drafts_for(task: Task, path: Path) -> Path | None:
+    """Name the accepted drafts that are read with a raw file (data.drafts in task.yml); None: there are none."""
+    accepted = accepted_path(task)
+    return accepted if path.name == task.spec["data"].get("drafts") and accepted.exists() else None
+
+
 def write(task: Task, source: Path, folder: Path, advance: Callable[..., None]) -> Written:
     """Write every data set but mixes, and the test scenes, below a folder.
 
@@ -77,6 +88,8 @@ def write(task: Task, source: Path, folder: Path, advance: Callable[..., None]) 
     files, done.problems = sources(task, source)
     for path, names in files.items():
         found = list(sound_rows(reader, path, done.problems, advance))
+        if drafts := drafts_for(task, path):
+            found += sound_rows(reader, drafts, done.problems, advance)
         parts = _parts(task, path, names, found, done.problems)
         for name, rows in parts.items():
             lines = [orjson.dumps(chat_row(reader, one), option=orjson.OPT_APPEND_NEWLINE) for one in rows]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recipekit.chat_rows import sound_rows
+from recipekit.chat_rows import accepted_path, sound_rows
 from recipekit.conversations import Conversation, Conversations, message_problems, read_rows
 from recipekit.errors import UserError
 from recipekit.runs import relative
@@ -37,11 +37,6 @@ class Said:
     def text(self) -> str:
         """All that is said, a turn a line."""
         return "\n".join(message["content"] for message in self.conversation.messages)
-
-
-def accepted_path(task: Task) -> Path:
-    """Where drafts lie that a person accepted, as raw rows."""
-    return task.outputs / "draft" / "accepted.jsonl"
 
 
 def raw_names(task: Task) -> dict[str, str]:
