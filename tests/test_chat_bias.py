@@ -9,7 +9,7 @@ import pytest
 import report_data as tool
 from drafting import GENRES, aku, conversation, even, write_rows  # noqa: F401
 from hostile import EVIL, assert_harmless
-from recipekit import ROOT, chat_bias, chat_bias_map, chat_bias_warnings
+from recipekit import ROOT, chat_bias, chat_bias_map, chat_bias_warnings, chat_rows
 from recipekit.conversations import Conversations
 from recipekit.errors import UserError
 from recipekit.task import load_task

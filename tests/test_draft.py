@@ -11,7 +11,7 @@ from fastapi import FastAPI, Header
 import draft as tool
 from drafting import GENRES, aku, conversation, even, write_rows  # noqa: F401
 from hostile import EVIL, assert_harmless
-from recipekit import ROOT, draft_input, draft_page
+from recipekit import ROOT, chat_rows, draft_input, draft_page
 from recipekit.chat_model import Reply, Sampling
 from recipekit.conversations import Conversations
 from recipekit.draft_input import Gaps, Scene

@@ -90,6 +90,30 @@ def check_tokenizers(adapter: Path, trained: Any, base: Any) -> None:
         raise UserError([f"{relative(adapter)}: tokenizer: {problem}; {remedy}" for problem in problems])
 
 
+def combine(source: str, adapter: Path, proof: Proof) -> tuple[Any, Any, Any]:
+    """Merge in memory, in float32.
+
+    Args:
+        source: The base.
+        adapter: The adapter's folder, or that of a model whose every weight was trained.
+        proof: How models are loaded, and what for.
+
+    Returns:
+        The merged model, and the logits of what was trained and of the base.
+    """
+    from peft import PeftModel
+
+    if not (adapter / "adapter_config.json").exists():
+        base = proof.logits(proof.load(source))
+        trained = proof.load(adapter)
+        return trained, proof.logits(trained), base
+    model = PeftModel.from_pretrained(proof.load(source), str(adapter))
+    tuned = proof.logits(model)
+    with model.disable_adapter():
+        base = proof.logits(model)
+    return model.merge_and_unload(safe_merge=True), tuned, base
+
+
 def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: str | None) -> dict[str, Any]:
     """Merge into a folder and prove what was written.
 
@@ -104,25 +128,13 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
         Facts for the step's record.
     """
     import torch
-    from peft import PeftModel
     from transformers import GenerationConfig
 
     dtype = dtype or str(models.load_config(source).dtype or torch.float32).removeprefix("torch.")
     with progress("merge", 4) as advance:
-        if (adapter / "adapter_config.json").exists():
-            model = PeftModel.from_pretrained(proof.load(source), str(adapter))
-            advance()
-            tuned = proof.logits(model)
-            with model.disable_adapter():
-                base = proof.logits(model)
-            merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
-        else:  # every weight was trained
-            base = proof.logits(proof.load(source))
-            advance()
-            model = proof.load(adapter)
-            tuned = proof.logits(model)
-            merged = model.to(getattr(torch, dtype))
-        advance()
+        merged, tuned, base = combine(source, adapter, proof)
+        merged = merged.to(getattr(torch, dtype))
+        advance(2)
         if proof.spec is None:
             keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
             merged.generation_config = GenerationConfig(do_sample=False, **keep)
@@ -135,7 +147,7 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
                 shutil.copy2(file, target)
         keep_marks(target)
         advance()
-        del model, merged
+        del merged
         facts = prove(base, tuned, proof.logits(proof.load(target)), dtype)
         advance()
     return {"dtype": dtype, **facts}
