@@ -177,6 +177,20 @@ def write_heads(folder: Path, spec: RegressionConfig, task: Task, config: dict[s
     write_text(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
 
 
+def step_inputs(task: Task, config: dict[str, Any], profile: str, files: list[Path]) -> dict[str, Any]:
+    """Name what the merged model depends on."""
+    return {
+        **{path.name: path for path in files},
+        "base": base_model_key(task, config),
+        "profile": profile,
+        "merge.py": Path(__file__),
+        "models.py": Path(models.__file__),
+        "proving.py": Path(proving.__file__),
+        "regressor.py": Path(regressor.__file__),
+        **({relative(path): path for path in data_files(task, config)} if "regression" in config else {}),
+    }
+
+
 def merge(
     task: Annotated[str, typer.Argument(help="A folder under recipes/")],
     profile: Annotated[str, typer.Option(help="cpu or gpu")] = "gpu",
@@ -206,16 +220,7 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
     merged = adapter / "merged" if earlier else task.outputs / "merged"
     files = models.phase_files(adapter, config)
     check_trained(task, adapter, files)
-    inputs = {
-        **{path.name: path for path in files},
-        "base": base_model_key(task, config),
-        "profile": profile,
-        "merge.py": Path(__file__),
-        "models.py": Path(models.__file__),
-        "proving.py": Path(proving.__file__),
-        "regressor.py": Path(regressor.__file__),
-        **({relative(path): path for path in data_files(task, config)} if "regression" in config else {}),
-    }
+    inputs = step_inputs(task, config, profile, files)
     step = Step(task.outputs, name, inputs, [merged])
     if step.done():
         show(f"{name}: up to date ({relative(merged)})")
