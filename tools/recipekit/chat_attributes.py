@@ -1,7 +1,8 @@
 """Do replies follow the fields that attribute scenes vary? Effects of their levels on style, over sets of scenes.
 
 A set holds one conversation under several levels. All that is compared is compared within sets, so that what a set is
-about cancels out; intervals draw sets anew, and the permutation test exchanges the two ends of whole sets.
+about cancels out. Intervals draw sets anew. The permutation test exchanges the replies of a set among the levels of a
+field, where its other fields are equal: how often does that give as large an effect?
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from recipekit.scoring import LEVEL, interval
 MEASURES = ("length", "particles", "emoji", "polite")  # of chat_scores.STYLE
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.bool_]
 
 
 class Field(NamedTuple):
@@ -78,59 +80,99 @@ def sets_of(scenes: Sequence[Scene], fields: dict[str, dict[str, Any]]) -> Sets 
     return Sets(found, np.array(places), owner, np.stack(columns, axis=1)) if found else None
 
 
-def effects(sets: Sets, values: Values, texts: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+def effects(sets: Sets, style: Values, texts: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
     """Estimate how style follows the fields.
 
     Args:
         sets: Attribute scenes.
-        values: Of all scenes.
+        style: Measure -> float of shape [scenes], of all scenes; nan: no reply.
         texts: Replies to all scenes.
-        resamples: How often sets are drawn anew, and their ends exchanged.
+        resamples: How often sets are drawn anew, and replies exchanged.
         seed: Of the draws.
 
     Returns:
         `fields` (field -> title, levels and, of its lowest and highest level, `effects` by measure, `same`, `obeyed`;
         `spearman` by measure), `corners` (the same of all fields together, where several vary), `grid` of two fields.
     """
-    own = {name: values[f"style.{name}"][sets.places] for name in MEASURES}
-    said = [texts[i] for i in sets.places]
-    shared = (own, said, resamples, seed)
+    own = {name: style[name][sets.places] for name in MEASURES}
+    ends = _Ends(own, [texts[i] for i in sets.places], sets.owner, resamples, seed)
     result: dict[str, Any] = {"sets": int(sets.owner.max()) + 1, "fields": {}}
     for column, one in enumerate(sets.fields):
         level = sets.levels[:, column]
-        found = _ends(sets.owner, level == level.min(), level == level.max(), *shared)
+        others = np.delete(sets.levels, column, axis=1)
         result["fields"][one.name] = {
-            "title": one.title, "levels": one.levels, "low": int(level.min()), "high": int(level.max()), **found,
+            "title": one.title, "levels": one.levels, "low": int(level.min()), "high": int(level.max()),
+            **ends.compare(level == level.min(), level == level.max(), others),
             "spearman": {name: _trend(sets.owner, level, y, resamples, seed) for name, y in own.items()},
         }  # fmt: skip
     if len(sets.fields) > 1:
         low, high = sets.levels.min(0), sets.levels.max(0)
-        found = _ends(sets.owner, (sets.levels == low).all(1), (sets.levels == high).all(1), *shared)
-        result["corners"] = {"low": low.tolist(), "high": high.tolist(), **found}
-    if len(sets.fields) >= 2:
-        result["grid"] = _grid(sets, own)
+        found = ends.compare((sets.levels == low).all(1), (sets.levels == high).all(1), sets.levels[:, :0])
+        result |= {"corners": {"low": low.tolist(), "high": high.tolist(), **found}, "grid": _grid(sets, own)}
     return result
 
 
-def _ends(
-    owner: Any, low: Any, high: Any, own: Values, said: Sequence[str], resamples: int, seed: int
-) -> dict[str, Any]:
-    """Compare two groups of rows within sets: how much more of each measure the second has."""
-    number = int(owner.max()) + 1
-    found = {name: _effect(_by_set(owner, low, y, number), _by_set(owner, high, y, number), resamples, seed)
-             for name, y in own.items()}  # fmt: skip
-    known = [one["p"] for one in found.values() if one]
-    same = [
-        {said[i] for i in np.flatnonzero(low & (owner == one))}
-        == {said[i] for i in np.flatnonzero(high & (owner == one))}
-        for one in range(number)
-        if (low & (owner == one)).any() and (high & (owner == one)).any()
-    ]
-    shown = any(one and one["real"] and one["p"] * len(known) < 1 - LEVEL for one in found.values())
-    return {"effects": found, "same": float(np.mean(same)) if same else None, "obeyed": bool(shown)}
+class _Ends(NamedTuple):
+    """Compares two groups of rows within sets."""
+
+    own: Values
+    said: list[str]
+    owner: NDArray[np.int64]
+    resamples: int
+    seed: int
+
+    def compare(self, low: Rows, high: Rows, others: NDArray[np.int64]) -> dict[str, Any]:
+        """Tell how much more of each measure the second group has; rows with equal `others` may be exchanged."""
+        found = {name: self._effect(y, low, high, others) for name, y in self.own.items()}
+        known = [one["p"] for one in found.values() if one]
+        shown = any(one and one["real"] and one["p"] * len(known) < 1 - LEVEL for one in found.values())
+        return {"effects": found, "same": self._same(low, high), "obeyed": bool(shown)}
+
+    def _same(self, low: Rows, high: Rows) -> float | None:
+        """Return the share of sets whose replies are the same at both ends."""
+        ends: list[dict[int, set[str]]] = [{}, {}]
+        for rows, end in zip((low, high), ends, strict=True):
+            for i in np.flatnonzero(rows):
+                end.setdefault(int(self.owner[i]), set()).add(self.said[i])
+        both = [ends[0][one] == ends[1][one] for one in ends[0] if one in ends[1]]
+        return float(np.mean(both)) if both else None
+
+    def _effect(self, y: Array, low: Rows, high: Rows, others: NDArray[np.int64]) -> dict[str, Any] | None:
+        number = int(self.owner.max()) + 1
+        ends = [_by_set(self.owner, rows, y, number) for rows in (low, high)]
+        both = ~np.isnan(ends[0] + ends[1])
+        if both.sum() < 2:
+            return None
+        first, second = (end[both] for end in ends)
+        change = float((second - first).mean())
+        weight = np.zeros(len(y))  # of a row in the change
+        for rows, sign in ((low, -1.0), (high, 1.0)):
+            use = rows & ~np.isnan(y) & both[self.owner]
+            weight[use] += sign / np.bincount(self.owner[use], minlength=number)[self.owner[use]] / both.sum()
+        chance = self._exchanged(y, weight, others)
+        p = float(((np.abs(chance) >= abs(change) - 1e-12).sum() + 1) / (self.resamples + 1))
+        bounds = interval(_drawn(second - first, self.resamples, self.seed))
+        apart = bounds[0] is not None and bounds[1] is not None and (bounds[0] > 0 or bounds[1] < 0)
+        return {
+            "low": float(first.mean()), "high": float(second.mean()), "difference": change, "interval": list(bounds),
+            "p": p, "real": bool(apart and p < 1 - LEVEL),
+        }  # fmt: skip
+
+    def _exchanged(self, y: Array, weight: Array, others: NDArray[np.int64]) -> Array:
+        """Return the change where replies of a set are exchanged by chance, float of shape [resamples]."""
+        random = np.random.default_rng(self.seed)
+        known = np.flatnonzero(~np.isnan(y))
+        keys = np.column_stack([self.owner, others])[known]
+        stratum = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+        order = np.argsort(stratum, kind="stable")
+        total = np.zeros(self.resamples)
+        for rows in np.split(known[order], np.flatnonzero(np.diff(stratum[order])) + 1):
+            if weight[rows].any():
+                total += random.permuted(np.tile(y[rows], (self.resamples, 1)), axis=1) @ weight[rows]
+        return total
 
 
-def _by_set(owner: Any, rows: Any, y: Array, number: int) -> Array:
+def _by_set(owner: NDArray[np.int64], rows: Rows, y: Array, number: int) -> Array:
     """Average a measure over some rows of each set; nan where a set has none of them, or none with a reply."""
     use = rows & ~np.isnan(y)
     counts = np.bincount(owner[use], minlength=number)
@@ -138,27 +180,13 @@ def _by_set(owner: Any, rows: Any, y: Array, number: int) -> Array:
     return np.divide(totals, counts, out=np.full(number, np.nan), where=counts > 0)
 
 
-def _effect(low: Array, high: Array, resamples: int, seed: int) -> dict[str, Any] | None:
-    both = ~np.isnan(low + high)
-    if both.sum() < 2:
-        return None
-    change = (high - low)[both]
-    spread = _drawn(change, resamples, seed)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(resamples, len(change)))
-    as_large = (np.abs(signs @ change / len(change)) >= abs(change.mean()) - 1e-12).sum()
-    bounds, p = interval(spread), float((as_large + 1) / (resamples + 1))
-    real = bool(bounds[0] is not None and bounds[1] is not None and (bounds[0] > 0 or bounds[1] < 0) and p < 1 - LEVEL)
-    return {
-        "low": float(low[both].mean()), "high": float(high[both].mean()), "difference": float(change.mean()),
-        "interval": list(bounds), "p": p, "real": real,
-    }  # fmt: skip
-
-
 def _drawn(per_set: Array, resamples: int, seed: int) -> Array:
     return np.concatenate([times @ per_set for times in draws(len(per_set), resamples, seed)]) / len(per_set)
 
 
-def _trend(owner: Any, level: Any, y: Array, resamples: int, seed: int) -> dict[str, Any] | None:
+def _trend(
+    owner: NDArray[np.int64], level: NDArray[np.int64], y: Array, resamples: int, seed: int
+) -> dict[str, Any] | None:
     """Average Spearman's correlation of level and measure over sets; 0 where a set's replies are all alike."""
     order = np.argsort(owner, kind="stable")
     edges = np.flatnonzero(np.diff(owner[order], prepend=-1, append=-2))

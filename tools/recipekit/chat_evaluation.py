@@ -17,7 +17,6 @@ from recipekit import (
     chat_attributes,
     chat_data,
     chat_held_out,
-    chat_relevance,
     chat_report,
     chat_scores,
     chat_tables,
@@ -46,7 +45,6 @@ CODE = [
     *(KIT / f"{name}.py" for name in MODULES),
 ]
 WRONG = 200  # scenes in errors.jsonl
-OF_REFERENCES = ("persona", "fluency", "style")
 JUDGE, RATINGS = "judge.json", "ratings.json"  # in the folder of the scores: they are shown where they are
 COUNTS = ("style.length", "style.emoji", "fluency.longest_repeat")
 
@@ -70,6 +68,11 @@ class Scored(NamedTuple):
     def texts(self) -> list[str]:
         """The replies' texts."""
         return [reply.text for reply in self.replies]
+
+    @property
+    def pairs(self) -> list[tuple[Scene, Reply]]:
+        """The scenes, each with its reply."""
+        return list(zip(self.scenes, self.replies, strict=True))
 
     @property
     def groups(self) -> Groups:
@@ -96,7 +99,8 @@ def products(task: Task, options: Options) -> list[Path]:
 def bars(task: Task, gold: Path) -> dict[str, tuple[float, float]]:
     """Name the metrics that can have a bar, each with the least and the greatest one."""
     gain: dict[str, tuple[float, float]] = {"memory.gain": (-1, 1)}
-    return {name: gain.get(name, (0, math.inf if name in COUNTS else 1)) for name in chat_scores.METRICS}
+    known = [name for name in chat_scores.METRICS if ".chance" not in name]
+    return {name: gain.get(name, (0, math.inf if name in COUNTS else 1)) for name in known}
 
 
 def score(task: Task, predictions: Path, options: Options) -> tuple[dict[str, Any], list[str]]:
@@ -145,17 +149,17 @@ def read(task: Task, predictions: Path, scenes: Path) -> Scored:
 def _metrics(task: Task, scored: Scored, estimates: Mapping[str, Estimate], options: Options) -> dict[str, Any]:
     scenes, values = scored.scenes, scored.values
     kinds = {kind: sum(scene.kind == kind for scene in scenes) for kind in chat_data.KINDS}
-    words = [scored.reader.read(text).words for text in scored.texts]
+    style = chat_scores.style([scored.reader.read(text) for text in scored.texts])
+    words = [scored.reader.read(reply.text).words for scene, reply in scored.pairs if scene.kind == "reply"]
     found: dict[str, Any] = {
         "scenes": len(scenes), "kinds": kinds, "character": task.spec["chat"]["character"],
         **chat_scores.written(estimates), "numbers": _numbers(values), "means": _means(scenes, values),
     }  # fmt: skip
     found["diversity"] |= {"distinct_1": distinct(words, 1), "distinct_2": distinct(words, 2)}
-    found["relevance"]["chance"] = _chance(scored)
     found |= {"references": _references(task, scored, options)}
     sets = chat_attributes.sets_of(scenes, task.spec["chat"]["fields"])
     found["attributes"] = (
-        chat_attributes.effects(sets, values, scored.texts, options.resamples, options.seed) if sets else None
+        chat_attributes.effects(sets, style, scored.texts, options.resamples, options.seed) if sets else None
     )
     found["held_out"] = chat_held_out.read(task)
     found["bootstrap"] = {"resamples": options.resamples, "seed": options.seed, "level": LEVEL}
@@ -180,12 +184,6 @@ def _means(scenes: Sequence[Scene], values: Values) -> dict[str, dict[str, float
     return found
 
 
-def _chance(scored: Scored) -> dict[str, float | None]:
-    _, chance = chat_relevance.ranks(scored.scenes, scored.texts)
-    known = chance[~np.isnan(chance[:, 0])]
-    return {name: float(known[:, i].mean()) if len(known) else None for i, name in enumerate(("mrr", "top1"))}
-
-
 def _references(task: Task, scored: Scored, options: Options) -> dict[str, Any] | None:
     """Measure the references as if they were replies, and compare the model with them on the same scenes."""
     places = [i for i, scene in enumerate(scored.scenes) if scene.reference]
@@ -193,8 +191,7 @@ def _references(task: Task, scored: Scored, options: Options) -> dict[str, Any] 
         return None
     scenes = [scored.scenes[i] for i in places]
     replies = [Reply((scene.reference or "").strip(), True) for scene in scenes]
-    own = chat_scores.values(scenes, replies, scored.reader, task.spec["chat"]["character"])
-    own = {name: column for name, column in own.items() if name.partition(".")[0] in OF_REFERENCES}
+    own = chat_scores.alone(scenes, replies, scored.reader, task.spec["chat"]["character"])
     groups = Groups([scene.group for scene in scenes])
     model = {name: scored.values[name][places] for name in own}
     apart = chat_scores.compare(own, model, groups, options.resamples, options.seed)
@@ -217,22 +214,8 @@ def _beside(options: Options, predictions: str) -> dict[str, Any]:
     }
 
 
-def faults(scored: Scored) -> list[tuple[int, list[str]]]:
-    """Name the scenes whose replies have something wrong, worst first, each with what it is."""
-    values = scored.values
-    bad = {
-        "fluency.empty": 1, "fluency.broken": 1, "persona.breaks": 1, "persona.name": 0, "persona.first_person": 0,
-        "fluency.looping": 1, "fluency.ended": 0, "persona.manner": 0, "memory.use": 0, "diversity.identical": 1,
-    }  # fmt: skip
-    found = [(i, [name for name, wrong in bad.items() if values[name][i] == wrong]) for i in range(len(scored.scenes))]
-    weight = {name: 2.0**-place for place, name in enumerate(bad)}
-    near = np.nan_to_num(values["relevance.mrr"], nan=1.0)
-    found.sort(key=lambda one: (-sum(weight[name] for name in one[1]), near[one[0]]))
-    return [one for one in found if one[1]]
-
-
 def _write(task: Task, scored: Scored, metrics: dict[str, Any], options: Options) -> None:
-    wrong = faults(scored)
+    wrong = chat_scores.faults(scored.scenes, scored.values)
     rows = [
         {
             "id": scored.scenes[i].id, "kind": scored.scenes[i].kind, "wrong": what, "asked": scored.scenes[i].asked,

@@ -102,7 +102,6 @@ def style(model: Mapping[str, Any], references: Mapping[str, Any] | None, titles
     axes.set_yticks(range(len(SHARES)), [titles[name] for name in SHARES])
     axes.set_ylim(len(SHARES) - 0.5, -0.5)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("%", fontsize=9, color=INK)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)

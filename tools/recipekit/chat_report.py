@@ -41,6 +41,8 @@ NAMES = {
     "fluency.longest_repeat": ("最長の繰り返し（字）", "longest repeat"),
     "relevance.mrr": ("自分の場面の順位（MRR）", "MRR"),
     "relevance.top1": ("自分の場面が1位", "rank 1"),
+    "relevance.chance": ("でたらめならMRR", "MRR by chance"),
+    "relevance.chance_top1": ("でたらめなら1位", "rank 1 by chance"),
     "memory.use": ("記憶を使う", "uses a fact"),
     "memory.chance": ("偶然に含む", "by chance"),
     "memory.gain": ("差", "gain"),

@@ -35,24 +35,27 @@ METRICS = {  # dotted name -> what it is
     "fluency.longest_repeat": "mean length of the longest part that stands twice",
     "relevance.mrr": "mean 1 / rank of the reply's own scene",
     "relevance.top1": "share whose own scene is the nearest",
+    "relevance.chance": "mrr of a reply at random",
+    "relevance.chance_top1": "top1 of a reply at random",
     "memory.use": "share that uses a fact",
     "memory.chance": "share of other scenes' replies that hold one",
     "memory.gain": "use less chance",
     "diversity.identical": "share that is also the reply to something else",
-    **{f"style.{name}": "mean over replies" for name in STYLE},
+    **{f"style.{name}": "mean over replies to scenes of kind reply" for name in STYLE},
 }
 
 
 def style(readings: Sequence[Reading]) -> Values:
-    """Return the measures of style, each float of shape [replies]."""
+    """Return the measures of style, each float of shape [replies]; nan: an empty reply."""
     found = {name: [getattr(one, name) for one in readings] for name in ("length", "particles", "ne", "yo", "wa")}
     found |= {"emoji": [one.emoji for one in readings], "emoji_rate": [one.emoji > 0 for one in readings]}
     found |= {"polite": [one.polite for one in readings], "emotion_rate": [one.emotions > 0 for one in readings]}
     found |= {"expressive": [one.expressive for one in readings]}
-    return {name: np.array(found[name], dtype=float) for name in STYLE}
+    said = [one.length > 0 for one in readings]
+    return {name: np.where(said, np.array(found[name], dtype=float), np.nan) for name in STYLE}
 
 
-def values(scenes: Sequence[Scene], replies: Sequence[Reply], reader: Reader, character: str | None) -> Values:
+def values(scenes: Sequence[Scene], replies: Sequence[Reply], reader: Reader, character: str) -> Values:
     """Measure replies: every metric, each float of shape [scenes]; nan where there is nothing to tell.
 
     Args:
@@ -62,21 +65,26 @@ def values(scenes: Sequence[Scene], replies: Sequence[Reply], reader: Reader, ch
         character: The name of the character, where a scene has no persona of its own.
     """
     texts = [reply.text for reply in replies]
-    readings = [reader.read(text) for text in texts]
-    found = _persona(scenes, texts, readings, character) | _fluency(replies)
-    near, _ = chat_relevance.ranks(scenes, texts)
+    found = alone(scenes, replies, reader, character)
+    near, chance = chat_relevance.ranks(scenes, texts)
     used = chat_relevance.memory(scenes, texts)
     found |= {"relevance.mrr": near[:, 0], "relevance.top1": near[:, 1]}
+    found |= {"relevance.chance": chance[:, 0], "relevance.chance_top1": chance[:, 1]}
     found |= {"memory.use": used[:, 0], "memory.chance": used[:, 1], "memory.gain": used[:, 0] - used[:, 1]}
     found["diversity.identical"] = _identical(scenes, texts)
-    said = np.array([bool(text) for text in texts])
-    found |= {f"style.{name}": np.where(said, column, np.nan) for name, column in style(readings).items()}
     return {name: found[name] for name in METRICS}
 
 
-def _persona(
-    scenes: Sequence[Scene], texts: Sequence[str], readings: Sequence[Reading], character: str | None
-) -> Values:
+def alone(scenes: Sequence[Scene], replies: Sequence[Reply], reader: Reader, character: str) -> Values:
+    """Measure what can be told of each reply without the others: persona, fluency and style, as `values` does."""
+    texts = [reply.text for reply in replies]
+    readings = [reader.read(text) for text in texts]
+    kind = np.array([scene.kind == "reply" for scene in scenes])
+    of_style = {f"style.{name}": np.where(kind, column, np.nan) for name, column in style(readings).items()}
+    return _persona(scenes, texts, readings, character) | _fluency(replies) | of_style
+
+
+def _persona(scenes: Sequence[Scene], texts: Sequence[str], readings: Sequence[Reading], character: str) -> Values:
     fits = []
     for scene, text, reading in zip(scenes, texts, readings, strict=True):
         own = chat_persona.persona_of(scene.system, None if scene.conversation.system else character)
@@ -114,6 +122,24 @@ def _identical(scenes: Sequence[Scene], texts: Sequence[str]) -> Array:
     for scene, text in zip(scenes, texts, strict=True):
         asked.setdefault(text, set()).add(scene.asked)
     return np.array([np.nan if not text else float(len(asked[text]) > 1) for text in texts])
+
+
+def faults(scenes: Sequence[Scene], values: Values) -> list[tuple[int, list[str]]]:
+    """Name the places of scenes whose replies have something wrong, worst first, each with the metrics that say so."""
+    bad = {
+        "fluency.empty": 1, "fluency.broken": 1, "persona.breaks": 1, "persona.name": 0, "persona.first_person": 0,
+        "fluency.looping": 1, "fluency.ended": 0, "memory.use": 0, "persona.manner": 0, "diversity.identical": 1,
+    }  # fmt: skip
+    weight = {name: 2.0**-place for place, name in enumerate(bad)}
+    near = np.nan_to_num(values["relevance.mrr"], nan=1.0)
+    found = []
+    for i, scene in enumerate(scenes):
+        own = [name for name, wrong in bad.items() if values[name][i] == wrong]
+        if scene.kind == "attribute" and own == ["diversity.identical"]:
+            continue  # short replies to like questions
+        if own:
+            found.append((i, own))
+    return sorted(found, key=lambda one: (-sum(weight[name] for name in one[1]), near[one[0]]))
 
 
 class Groups:
@@ -173,7 +199,7 @@ def compare(a: Values, b: Values, groups: Groups, resamples: int, seed: int) -> 
         chance.append(_means(whole - one) - _means(one))
     by_chance = np.concatenate(chance)
     columns = zip(a, *means, spread.T, by_chance.T, strict=True)
-    found = {name: difference(x, y, own, other) for name, x, y, own, other in columns}
+    found = {name: difference(x, y, own, other) for name, x, y, own, other in columns if ".chance" not in name}
     return {name: one for name, one in found.items() if one}
 
 

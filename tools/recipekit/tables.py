@@ -244,12 +244,12 @@ def chat(metrics: Mapping[str, Any], title: str) -> Table:
 
 def chat_summary(metrics: Mapping[str, Any]) -> str:
     """Say in one line how good the replies of a chat are."""
-    persona, near, chance = metrics["persona"], metrics["relevance"], metrics["relevance"]["chance"]
+    persona, near = metrics["persona"], metrics["relevance"]
     parts = [f"in character {percent(persona['consistent'])}", f"fluent {percent(metrics['fluency']['fluent'])}"]
     if persona["provoked"] is not None:
         parts.append(f"drops its role when provoked {percent(persona['provoked'])}")
     if near["mrr"] is not None:
-        parts.append(f"MRR {number(near['mrr'])} (chance {number(chance['mrr'])})")
+        parts.append(f"MRR {number(near['mrr'])} (chance {number(near['chance'])})")
     if metrics["memory"]["use"] is not None:
         uses = percent(metrics["memory"]["use"]), percent(metrics["memory"]["chance"])
         parts.append(f"uses memories {uses[0]} (chance {uses[1]})")
