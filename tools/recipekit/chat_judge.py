@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jinja2
 import jsonschema
@@ -72,19 +72,34 @@ class Asker:
         open_ = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
         if len(open_) < len(set(keys)):
             show(f"judge: {len(set(keys)) - len(open_):,} answers are there already, {len(open_):,} to ask for")
-        self.kept.parent.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(CONCURRENCY)
+        asked = {pool.submit(self._answer, prompt): key for key, prompt in open_.items()}
+        failed: BaseException | None = None
         try:
-            with progress("judge", len(open_)) as advance, self.kept.open("ab") as stream:
-                asked = {pool.submit(self._answer, prompt): key for key, prompt in open_.items()}
+            with progress("judge", len(open_)) as advance, self._appending() as stream:
                 for done in as_completed(asked):
-                    known[asked[done]] = answer = done.result()
-                    stream.write(orjson.dumps({"key": asked[done], "answer": answer}) + b"\n")
-                    stream.flush()
-                    advance()
+                    if done.cancelled():
+                        continue
+                    if failed := failed or done.exception():
+                        for one in asked:  # those under way are still waited for
+                            one.cancel()
+                    if not done.exception():
+                        known[asked[done]] = done.result()
+                        stream.write(orjson.dumps({"key": asked[done], "answer": done.result()}) + b"\n")
+                        stream.flush()
+                        advance()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        if failed:
+            raise failed
         return [known[key] for key in keys]
+
+    def _appending(self) -> BinaryIO:
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        stream = self.kept.open("ab")
+        if stream.tell() and not self.kept.read_bytes().endswith(b"\n"):
+            stream.write(b"\n")  # a run was stopped while it wrote
+        return stream
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield valid answers of earlier runs; a torn line, and what was no answer, is asked for again."""

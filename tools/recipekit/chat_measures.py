@@ -98,7 +98,7 @@ class Reader:
         said, ends, polite, emotions = [], set[str](), False, 0
         for token in self._tokenizer.tokenize(text):
             kind = token.part_of_speech()
-            if kind[0] in ("補助記号", "記号", "空白"):
+            if kind[0] in ("補助記号", "記号", "空白") or not any(map(str.isalnum, token.surface())):
                 if kind[1] == "読点":
                     ends = set()
                 continue
