@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from recipekit.chat_data import Scene
 from recipekit.chat_scores import Values
@@ -188,6 +187,8 @@ def _trend(
     owner: NDArray[np.int64], level: NDArray[np.int64], y: Array, resamples: int, seed: int
 ) -> dict[str, Any] | None:
     """Average Spearman's correlation of level and measure over sets; 0 where a set's replies are all alike."""
+    from scipy.stats import rankdata
+
     order = np.argsort(owner, kind="stable")
     edges = np.flatnonzero(np.diff(owner[order], prepend=-1, append=-2))
     found = []

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recipekit.chat_data import Scene
 from recipekit.chat_measures import plain
@@ -29,6 +28,8 @@ def ranks(scenes: Sequence[Scene], replies: Sequence[str]) -> tuple[Array, Array
         Float of shape [scenes, 2]: 1 / rank, and the chance of rank 1; and of the same shape what a reply at random
         gets. nan where the scene is of another kind, or none other is in its block.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     found, chance = np.full((2, len(scenes), 2), np.nan)
     own = [i for i, scene in enumerate(scenes) if scene.kind in KINDS]
     if len(own) < 2:

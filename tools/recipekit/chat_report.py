@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recipekit import chat_plots, page, tables
+from recipekit import chat_plots, chat_tables, page, tables
 from recipekit.chat_data import Scene
 from recipekit.task import Task
 
@@ -84,7 +84,7 @@ def render(
     """
     environment = page.environment()
     environment.filters |= {
-        "number": tables.number, "cut": lambda text: text[:SHOWN] + "…" * (len(text) > SHOWN),
+        "number": tables.number, "mean": chat_tables.mean, "cut": lambda text: text[:SHOWN] + "…" * (len(text) > SHOWN),
     }  # fmt: skip
     bad = {i for i, _ in wrong}
     good = [i for i in range(len(scenes)) if i not in bad]

@@ -38,6 +38,11 @@ def differences(
     return result
 
 
+def mean(value: float | None) -> str:
+    """Write a mean of marks from 1 to 5 for people."""
+    return "-" if value is None else f"{value:.2f}"
+
+
 def verdict(one: Mapping[str, Any] | None) -> str:
     """Say of a metric of which more is better who is better."""
     if not one:
@@ -73,6 +78,6 @@ def ratings(found: Mapping[str, Any]) -> Table:
         cells = []
         for own in found["models"].values():
             low, high = own[question]["interval"] or (None, None)
-            cells += [f"{own[question]['mean']:.2f}", "" if low is None else f"{low:.2f}-{high:.2f}"]
+            cells += [mean(own[question]["mean"]), "" if low is None else f"{low:.2f}-{high:.2f}"]
         result.add_row(question, *cells, number(alpha))
     return result

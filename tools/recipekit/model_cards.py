@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
-from recipekit import ROOT, tables
+from recipekit import ROOT, chat_tables, tables
 from recipekit.conversations import Conversation, Conversations
 from recipekit.regressor import COVERAGE, FILE, read_facts
 from recipekit.task import Task
@@ -53,6 +53,7 @@ def environment() -> jinja2.Environment:
         "percent": tables.percent,
         "f1_interval": tables.f1_interval,
         "number": tables.number,
+        "mean": chat_tables.mean,
         "pprint": lambda value: pformat(value, width=100),
     }
     return found
