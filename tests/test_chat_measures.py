@@ -154,5 +154,7 @@ def test_fit(reader):
     assert found("元気？", "元気です。").manner is False and not found("元気？", "元気です。").consistent
     for asked in ("お名前は？", "名前を教えて", "君は誰？", "なんて呼べばいい？"):
         assert found(asked, "ハルだね。").name and found(asked, "ナツだね。").name is False, asked
-    assert found("名字だけで十分", "そうだね").name is None
+    for asked in ("名字だけで十分", "猫の名前を覚えてる？", "妹の名前は？", "私の名前は？"):
+        assert found(asked, "そうだね").name is None, asked
+    assert found("あなたの名前は？", "ハルだね").name
     assert found("", "").consistent and found("", "").manner is None

@@ -106,6 +106,16 @@ def test_nothing_to_show(report):
         assert words in html
 
 
+def test_one_field_alone(report):
+    def scenes(rows):
+        rows[:] = [row for row in rows if row["metadata"]["relation"] == 2]
+
+    html, metrics = report(
+        lambda rows: rows.__setitem__(slice(None), [r for r in rows if r["id"][3:4] in ("", "2")]), scenes
+    )
+    assert list(metrics["attributes"]["fields"]) == ["mood"] and 'data-row="corners"' not in html
+
+
 def test_equal_numbers_give_equal_plots():
     held = {**chatting.HELD_OUT, "sets": {"$a$": {"phase": "phase1"}, "two_val": {}}}
     assert chat_plots.losses(held) == chat_plots.losses(held) and "$a$" in chat_plots.losses(held)

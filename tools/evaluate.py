@@ -56,10 +56,8 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
 def evaluate(
     task: str,
     predictions: Annotated[Path | None, typer.Option(help="JSONL; default outputs/TASK/predictions.jsonl")] = None,
-    gold: Annotated[Path | None, typer.Option(help="CSV; default the task's, below data/test/")] = None,
-    articles: Annotated[
-        Path | None, typer.Option(help="as predict.py reads them; default the task's, where gold is")
-    ] = None,
+    gold: Annotated[Path | None, typer.Option(help="CSV, or scenes of a chat; default the task's")] = None,
+    articles: Annotated[Path | None, typer.Option(help="as predict.py reads them; default the task's")] = None,
     output: Annotated[Path | None, typer.Option(help="folder; default outputs/TASK/evaluation")] = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(help="two predictions files; tests B against A")] = None,
     baseline: Annotated[Path | None, typer.Option(help="YAML of bars; exit 1 where a metric misses its own")] = None,
@@ -89,11 +87,10 @@ def evaluate(
     )  # fmt: skip
     if ratings:
         show(chat_ratings.aggregate(recipe, ratings, options))
-        show(f"evaluate: written to {relative(options.output / chat_ratings.RATINGS)}; evaluate.py {task} reports them")
-        return
-    if compare:
+    elif compare:
         show(kind.compare(recipe, compare, options))
-        show(f"evaluate: written to {relative(options.output / 'compare.json')}")
+    if ratings or compare:
+        show(f"evaluate: written to {relative(options.output / (chat_ratings.RATINGS if ratings else 'compare.json'))}")
         return
     predictions = predictions or recipe.outputs / "predictions.jsonl"
     step = make_step(recipe, predictions, options)

@@ -37,8 +37,8 @@ from recipekit.task import Task
 KIT = ROOT / "tools" / "recipekit"
 MODULES = [
     "chat_attributes", "chat_data", "chat_evaluation", "chat_held_out", "chat_measures", "chat_persona", "chat_plots",
-    "chat_relevance", "chat_report", "chat_scores", "chat_tables", "conversations", "evaluating", "page", "plots", "regression_scores",
-    "release", "scoring", "tables",
+    "chat_relevance", "chat_report", "chat_scores", "chat_tables", "conversations", "evaluating", "page", "plots",
+    "regression_scores", "release", "scoring", "tables",
 ]  # fmt: skip
 CODE = [
     *(KIT / name for name in ("chat_report.html.j2", "chat_words.yml", "page.html.j2", "page.css")),
