@@ -74,6 +74,11 @@ def test_memory_beside_chance(read):
     found = chat_relevance.memory(read(rows), ["コ ロだよね", "五月？", "コロだよ", "コロかな", "6月だ"])
     assert found[0].tolist() == [1, pytest.approx(1 / 3)], "of m1, p1 and p2, p1 names it; p0 speaks of it itself"
     assert found[1].tolist() == [0, pytest.approx(1 / 4)] and np.isnan(found[2:]).all()
+    own = chatting.scene("m", "覚えてる？", "memory", {"memories": ["北の海が好き"]}, facts=["オホーツク"])
+    found = chat_relevance.memory(
+        read([own, chatting.scene("p", "ねえ", "provocation")]), ["オホーツクだね", "そうだね"]
+    )
+    assert found[0].tolist() == [1, 0], "a scene is not another to itself, whatever its memory says"
 
 
 def test_values_by_hand(read):
