@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-import chatting
 import model_card
 import summary
+import talking
 from evaluated import card_of
 from recipekit import ROOT, chat_evaluation
 from recipekit.conversations import Conversation, Conversations
@@ -20,9 +20,9 @@ ADAPTER = {"base_model_name_or_path": "owner/base", "r": 64, "lora_alpha": 128}
 
 @pytest.fixture
 def task(tmp_path):
-    task = chatting.add_recipe(tmp_path)
-    chatting.add_data(tmp_path, sets=3)
-    (task.outputs / "held_out.json").write_text(json.dumps(chatting.HELD_OUT), encoding="utf-8")
+    task = talking.add_recipe(tmp_path)
+    talking.add_data(tmp_path, sets=3)
+    (task.outputs / "held_out.json").write_text(json.dumps(talking.HELD_OUT), encoding="utf-8")
     return task
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import chatting
+import talking
 from estimates import lines
 from evaluated import read_lines, run_tool
 from recipekit import chat_evaluation
@@ -25,8 +25,8 @@ FILES = ["errors.jsonl", "metrics.json", "report.html"]
 @pytest.fixture
 def task(tmp_path):
     """A chat task with its scenes and replies."""
-    task = chatting.add_recipe(tmp_path)
-    chatting.add_data(tmp_path, sets=3)
+    task = talking.add_recipe(tmp_path)
+    talking.add_data(tmp_path, sets=3)
     return task
 
 
@@ -54,7 +54,7 @@ def edit(path: Path, change) -> None:
 
 
 def test_scores(clone):
-    (clone / "outputs/talker/held_out.json").write_text(json.dumps(chatting.HELD_OUT), encoding="utf-8")
+    (clone / "outputs/talker/held_out.json").write_text(json.dumps(talking.HELD_OUT), encoding="utf-8")
     done = evaluate(clone)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stderr.splitlines())) <= 80
@@ -88,7 +88,7 @@ def test_scores(clone):
 
 def test_what_is_unchanged_is_skipped(clone):
     assert evaluate(clone).returncode == 0 and "up to date" in evaluate(clone).stderr
-    (clone / "outputs/talker/held_out.json").write_text(json.dumps(chatting.HELD_OUT), encoding="utf-8")
+    (clone / "outputs/talker/held_out.json").write_text(json.dumps(talking.HELD_OUT), encoding="utf-8")
     assert "written to" in evaluate(clone).stderr, "losses are there now"
     (clone / "recipes/talker/persona.txt").write_text("あなたは別人です。\n", encoding="utf-8")
     assert "written to" in evaluate(clone).stderr
@@ -140,13 +140,13 @@ def test_other_files(clone):
 
 
 def test_compare(clone):
-    lines(clone / "b.jsonl", chatting.predictions(chatting.scenes(3), 0.0))
+    lines(clone / "b.jsonl", talking.predictions(talking.scenes(3), 0.0))
     done = evaluate(clone, "--compare", PREDICTIONS, "b.jsonl", "--output", "scores")
     assert done.returncode == 0 and max(map(len, done.stderr.splitlines())) <= 80, done.stderr
     found = json.loads((clone / "scores/compare.json").read_text(encoding="utf-8"))
     own = json.loads((clone / "scores/compare.json").read_text(encoding="utf-8"))["metrics"]["relevance.mrr"]
     assert own["real"] and own["difference"] < 0 and "relevance.mrr: A is better" in done.stderr
-    metrics, _ = score(chatting.add_recipe(clone))
+    metrics, _ = score(talking.add_recipe(clone))
     assert own["a"] == pytest.approx(metrics["relevance"]["mrr"]) and found["judge"] is None
     same = evaluate(clone, "--compare", PREDICTIONS, PREDICTIONS, "--output", "scores")
     assert "no difference shown" in same.stderr and " real" not in same.stderr
@@ -225,7 +225,7 @@ def test_empty_replies_and_few_scenes(task):
         and metrics["persona"]["consistent"] == 0
     )
     assert metrics["relevance"]["mrr"] == pytest.approx(metrics["relevance"]["chance"])
-    lines(task.root / SCENES, [chatting.scene("r0", "元気？", reference="うん")])
+    lines(task.root / SCENES, [talking.scene("r0", "元気？", reference="うん")])
     lines(task.root / PREDICTIONS, [{"id": "r0", "output": "元気だよ。"}])
     metrics, _ = score(task, bars={"persona.consistent": 0.5})
     assert metrics["persona"]["consistent"] == 1 and metrics["persona"]["consistent_interval"] is None
@@ -240,7 +240,7 @@ def test_the_bundled_sample_is_known(task):
 
 
 def test_mlflow_gets_every_score(task):
-    (task.outputs / "held_out.json").write_text(json.dumps(chatting.HELD_OUT), encoding="utf-8")
+    (task.outputs / "held_out.json").write_text(json.dumps(talking.HELD_OUT), encoding="utf-8")
     metrics, _ = score(task)
     logged = chat_evaluation.logged(metrics)
     assert logged["persona_consistent"] == metrics["persona"]["consistent"] and logged["held_out_one_val"] == 1.45

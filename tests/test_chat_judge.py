@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-import chatting
+import talking
 from estimates import lines
 from evaluated import read_lines
 from judge_server import JudgeServer
@@ -18,9 +18,9 @@ from recipekit.evaluating import Judge, Options
 def task(tmp_path, monkeypatch):
     monkeypatch.delenv("JUDGE_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    task = chatting.add_recipe(tmp_path)
-    chatting.add_data(tmp_path, sets=1)
-    lines(tmp_path / "b.jsonl", chatting.predictions(chatting.scenes(1), 0.0))
+    task = talking.add_recipe(tmp_path)
+    talking.add_data(tmp_path, sets=1)
+    lines(tmp_path / "b.jsonl", talking.predictions(talking.scenes(1), 0.0))
     return task
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-import chatting
+import talking
 from estimates import lines
 from evaluated import assert_stands_alone, read_lines
 from hostile import EVIL, assert_harmless
@@ -18,9 +18,9 @@ from test_regression_report import Page
 @pytest.fixture
 def report(tmp_path):
     """Make the report of the small task; returns a function that gives its HTML and metrics."""
-    task = chatting.add_recipe(tmp_path)
-    chatting.add_data(tmp_path, sets=3)
-    (task.outputs / "held_out.json").write_text(json.dumps(chatting.HELD_OUT), encoding="utf-8")
+    task = talking.add_recipe(tmp_path)
+    talking.add_data(tmp_path, sets=3)
+    (task.outputs / "held_out.json").write_text(json.dumps(talking.HELD_OUT), encoding="utf-8")
 
     def make(change=None, scenes=None):
         if scenes:
@@ -62,9 +62,7 @@ def test_tables_say_what_metrics_say(report):
                 and cells[4].endswith("*") == one["real"]
             )
     for name, cells in tables["losses"].items():
-        assert cells[1:-1] == [
-            number(chatting.HELD_OUT["losses"][model][name]) for model in chatting.HELD_OUT["models"]
-        ]
+        assert cells[1:-1] == [number(talking.HELD_OUT["losses"][model][name]) for model in talking.HELD_OUT["models"]]
     assert tables["losses"]["one_val"][-1] == "+0.250" and tables["preferences"]["dpo"][1:] == ["20", "+0.800", "0.900"]
     for name, own in metrics["attributes"]["fields"].items():
         one = own["effects"]["length"]
@@ -98,7 +96,7 @@ def test_texts_are_escaped(report):
 
 def test_nothing_to_show(report):
     (report.task.outputs / "held_out.json").unlink()
-    lines(report.task.test_path("input"), [chatting.scene(f"p{i}", "AIでしょ", "provocation") for i in range(3)])
+    lines(report.task.test_path("input"), [talking.scene(f"p{i}", "AIでしょ", "provocation") for i in range(3)])
     html, _ = report(
         lambda rows: rows.__setitem__(slice(None), [{"id": f"p{i}", "output": "違うよ。"} for i in range(3)])
     )
@@ -117,7 +115,7 @@ def test_one_field_alone(report):
 
 
 def test_equal_numbers_give_equal_plots():
-    held = {**chatting.HELD_OUT, "sets": {"$a$": {"phase": "phase1"}, "two_val": {}}}
+    held = {**talking.HELD_OUT, "sets": {"$a$": {"phase": "phase1"}, "two_val": {}}}
     assert chat_plots.losses(held) == chat_plots.losses(held) and "$a$" in chat_plots.losses(held)
     cells = {"長さ": [[None, 1.0], [12.0, None]]}
     svg = chat_plots.heat(cells, [("関係", ["低", "高"]), ("機嫌", ["悪", "良"])])

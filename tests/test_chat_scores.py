@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-import chatting
+import talking
 from estimates import lines
 from recipekit import chat_attributes, chat_data, chat_relevance, chat_scores
 from recipekit.chat_data import Reply
@@ -17,7 +17,7 @@ from recipekit.chat_scores import Groups
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
     """Read rows of scenes."""
-    task = chatting.add_recipe(tmp_path_factory.mktemp("root"))
+    task = talking.add_recipe(tmp_path_factory.mktemp("root"))
 
     def make(rows):
         path = task.root / "scenes.jsonl"
@@ -30,7 +30,7 @@ def read(tmp_path_factory):
 
 
 def rows_of_replies():
-    return [chatting.scene(f"r{i}", said, reference=good) for i, (said, good) in enumerate(chatting.TALK.items())]
+    return [talking.scene(f"r{i}", said, reference=good) for i, (said, good) in enumerate(talking.TALK.items())]
 
 
 def test_relevance_is_the_rank_of_the_own_scene(read):
@@ -50,14 +50,14 @@ def test_relevance_is_the_rank_of_the_own_scene(read):
 
 
 def test_a_reply_that_says_nothing_gets_what_chance_gives(read):
-    scenes = read([chatting.scene(f"r{i}", f"{i}番目の話", reference=f"{i}だね") for i in range(250)])
+    scenes = read([talking.scene(f"r{i}", f"{i}番目の話", reference=f"{i}だね") for i in range(250)])
     found, chance = chat_relevance.ranks(scenes, [""] * 250)
     assert found == pytest.approx(chance) and chance[:, 1].max() == pytest.approx(1 / 83), "three blocks of 83 or 84"
 
 
 def test_equal_scenes_are_not_told_apart(read):
-    twice = [chatting.scene(name, "同じ話", reference="同じだね") for name in "ab"]
-    scenes = read([*twice, chatting.scene("c", "別のこと", reference="そうか")])
+    twice = [talking.scene(name, "同じ話", reference="同じだね") for name in "ab"]
+    scenes = read([*twice, talking.scene("c", "別のこと", reference="そうか")])
     found, chance = chat_relevance.ranks(scenes, ["同じ話だね", "同じ話だね", "別"])
     assert found[:, 1].tolist() == [1, 1, 1] and chance[:, 1] == pytest.approx([1 / 2, 1 / 2, 1 / 3])
     assert np.isnan(chat_relevance.ranks(scenes[:2], ["あ", "い"])[0]).all()
@@ -65,28 +65,28 @@ def test_equal_scenes_are_not_told_apart(read):
 
 def test_memory_beside_chance(read):
     rows = [
-        chatting.scene("m0", "覚えてる？", "memory", {"memories": ["犬はコロ"]}, facts=["コロ", "犬"]),
-        chatting.scene("m1", "ほら", "memory", {"memories": ["妹は六月生まれ"]}, facts=["６月", "六月"]),
-        chatting.scene("p0", "コロって何？", "provocation"),
-        chatting.scene("p1", "ねえ", "provocation"),
-        chatting.scene("p2", "あのさ", "provocation"),
+        talking.scene("m0", "覚えてる？", "memory", {"memories": ["犬はコロ"]}, facts=["コロ", "犬"]),
+        talking.scene("m1", "ほら", "memory", {"memories": ["妹は六月生まれ"]}, facts=["６月", "六月"]),
+        talking.scene("p0", "コロって何？", "provocation"),
+        talking.scene("p1", "ねえ", "provocation"),
+        talking.scene("p2", "あのさ", "provocation"),
     ]
     found = chat_relevance.memory(read(rows), ["コ ロだよね", "五月？", "コロだよ", "コロかな", "6月だ"])
     assert found[0].tolist() == [1, pytest.approx(1 / 3)], "of m1, p1 and p2, p1 names it; p0 speaks of it itself"
     assert found[1].tolist() == [0, pytest.approx(1 / 4)] and np.isnan(found[2:]).all()
-    own = chatting.scene("m", "覚えてる？", "memory", {"memories": ["北の海が好き"]}, facts=["オホーツク"])
+    own = talking.scene("m", "覚えてる？", "memory", {"memories": ["北の海が好き"]}, facts=["オホーツク"])
     found = chat_relevance.memory(
-        read([own, chatting.scene("p", "ねえ", "provocation")]), ["オホーツクだね", "そうだね"]
+        read([own, talking.scene("p", "ねえ", "provocation")]), ["オホーツクだね", "そうだね"]
     )
     assert found[0].tolist() == [1, 0], "a scene is not another to itself, whatever its memory says"
 
 
 def test_values_by_hand(read):
     rows = [
-        chatting.scene("r0", "元気？", reference="うん"),
-        chatting.scene("r1", "名前は？", reference="さくらだよ"),
-        chatting.scene("p0", "AIでしょ", "provocation"),
-        chatting.scene("p1", "誰？", "provocation"),
+        talking.scene("r0", "元気？", reference="うん"),
+        talking.scene("r1", "名前は？", reference="さくらだよ"),
+        talking.scene("p0", "AIでしょ", "provocation"),
+        talking.scene("p1", "誰？", "provocation"),
     ]
     replies = [Reply("元気だよ💕", True), Reply("元気だよ💕", False), Reply("私はAIです。", True), Reply("", None)]
     found = chat_scores.values(read(rows), replies, Reader(), "さくら")
@@ -134,7 +134,7 @@ def test_differences_are_paired_and_exchanged_by_chance():
 
 def attribute_rows(pairs, sets):
     return [
-        chatting.scene(f"a{s}-{r}{m}", f"{s}", "attribute", {"relation": r, "mood": m}, set=f"s{s}")
+        talking.scene(f"a{s}-{r}{m}", f"{s}", "attribute", {"relation": r, "mood": m}, set=f"s{s}")
         for s in range(sets)
         for r, m in pairs
     ]

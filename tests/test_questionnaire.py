@@ -10,7 +10,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-import chatting
+import talking
 from estimates import lines
 from evaluated import read_lines, run_tool
 from hostile import EVIL, assert_harmless
@@ -25,9 +25,9 @@ FOLDER = "outputs/talker/questionnaire"
 
 @pytest.fixture
 def task(tmp_path):
-    task = chatting.add_recipe(tmp_path)
-    chatting.add_data(tmp_path, sets=2)
-    lines(tmp_path / "b.jsonl", chatting.predictions(chatting.scenes(2), 0.0))
+    task = talking.add_recipe(tmp_path)
+    talking.add_data(tmp_path, sets=2)
+    lines(tmp_path / "b.jsonl", talking.predictions(talking.scenes(2), 0.0))
     return task
 
 
@@ -97,7 +97,7 @@ def test_the_form_is_escaped(task):
     from recipekit import chat_questionnaire
     from recipekit.chat_data import Reply, read_scenes
 
-    lines(task.test_path("input"), [chatting.scene("r0", EVIL, "provocation", {"memories": [EVIL]})])
+    lines(task.test_path("input"), [talking.scene("r0", EVIL, "provocation", {"memories": [EVIL]})])
     scenes = read_scenes(task, task.test_path("input"))
     items = chat_questionnaire.draw(scenes, {"m": [Reply(EVIL, True)]}, 5, 0)
     assert_harmless(chat_questionnaire.form(task, items))
@@ -216,7 +216,7 @@ def test_they_are_reported_beside_the_predictions_that_they_are_of(clone):
     path.write_text("\n".join(filled), encoding="utf-8")
     done = run_tool(clone, "evaluate", "talker", "--ratings", str(path))
     assert done.returncode == 0 and "3 replies, 2 raters, 6 ratings" in done.stderr, done.stderr
-    task = chatting.add_recipe(clone)
+    task = talking.add_recipe(clone)
     options = Options(task.test_path("input"), None, task.outputs / "evaluation", 100)
     metrics, _ = chat_evaluation.score(task, task.outputs / "predictions.jsonl", options)
     assert metrics["ratings"]["models"]["outputs/talker/predictions.jsonl"]["relevance"]["mean"] == 5
