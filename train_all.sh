@@ -58,13 +58,19 @@ step leaks python tools/leaks.py "$TASK" --source "$raw" $([[ ${LEAKS:-stop} != 
 # Everything that would fail later, before any GPU time is spent.
 step check python tools/check.py "$TASK" --profile "$PROFILE"
 
-# Each phase goes on from the adapter of the phase before it (lora_model_dir).
+# Each phase goes on from the adapter of the phase before it (lora_model_dir); DPO from that phase's merged model.
 for phase in $PHASES; do
-  step "$phase" python tools/train.py "$TASK" "$phase" --profile "$PROFILE"
+  case $phase in
+    merge_*) step "$phase" python tools/merge.py "$TASK" --phase "${phase#merge_}" --profile "$PROFILE" ;;
+    *) step "$phase" python tools/train.py "$TASK" "$phase" --profile "$PROFILE" ;;
+  esac
 done
 
 # Adapter + base -> outputs/TASK/merged, proven equal on a prompt.
 step merge python tools/merge.py "$TASK" --profile "$PROFILE"
+
+# Of conversations: what each phase made of the validation sets of all.
+step held_out python tools/held_out.py "$TASK" --profile "$PROFILE"
 
 # What a model has to beat where numbers are estimated: the constant mean, a ridge on TF-IDF ...
 step baselines python tools/baselines.py "$TASK"

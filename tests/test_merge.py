@@ -28,7 +28,13 @@ def task(mini):
     rows = [{"path": "data/train/rows.jsonl", "type": "input_output"}]
     for seed, phase in enumerate(("phase1", "phase2")):
         output = f"outputs/mini/{phase}"
-        config = {"base_model": "some/base", "output_dir": output, "datasets": rows, "test_datasets": rows}
+        config = {
+            "base_model": "some/base",
+            "adapter": "lora",
+            "output_dir": output,
+            "datasets": rows,
+            "test_datasets": rows,
+        }
         if seed:
             config["lora_model_dir"] = "outputs/mini/phase1"
         (recipes / "mini" / f"{phase}.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -125,7 +131,7 @@ def test_phase_without_a_record_is_refused(task):
 @pytest.mark.trap(number=1)
 def test_adapter_of_another_phase_is_refused(task):
     shutil.copy(task.outputs / "phase1" / WEIGHTS, task.outputs / "phase2" / WEIGHTS)
-    refused(task, relative(task.outputs / "phase2" / WEIGHTS), "not the adapter that phase2 finished with")
+    refused(task, relative(task.outputs / "phase2" / WEIGHTS), "not the weights that phase2 finished with")
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", WEIGHTS])

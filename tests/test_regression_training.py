@@ -123,7 +123,12 @@ def test_another_head_than_the_trained_one_is_not_merged(task, monkeypatch):
 
 
 def test_a_phase_with_a_new_head_must_start_from_the_lora_of_the_one_before(task):
-    config = {"output_dir": "outputs/mini/phase2", "lora_model_dir": "outputs/mini/phase1", "max_steps": 4}
+    config = {
+        "adapter": "lora",
+        "output_dir": "outputs/mini/phase2",
+        "lora_model_dir": "outputs/mini/phase1",
+        "max_steps": 4,
+    }
     config["regression"] = {"new_head": True}
     end = adapter_digest(task.outputs / "phase2" / WEIGHTS)
     facts = {"planned_steps": 4, "reached_steps": 4, "evaluations": 1, "finite": True, "eval_loss": 1.0}

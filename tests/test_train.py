@@ -23,7 +23,13 @@ from train import check_result, environment, is_whole, prepare_output, step_inpu
 from training import run, start, when_step
 
 STEPS, SAVED_EVERY = 40, 10
-CONFIG = {"output_dir": "outputs/mini/phase2", "lora_model_dir": "outputs/mini/phase1", "max_steps": 4, "datasets": []}
+CONFIG = {
+    "adapter": "lora",
+    "output_dir": "outputs/mini/phase2",
+    "lora_model_dir": "outputs/mini/phase1",
+    "max_steps": 4,
+    "datasets": [],
+}
 FACTS = {"planned_steps": 4, "reached_steps": 4, "evaluations": 2, "finite": True, "loss": 1.0, "eval_loss": 1.0}
 
 

@@ -18,7 +18,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import axolotl_schema, hub, journal, preflight, regressioncheck, rowcheck, traps
+from recipekit import axolotl_schema, chat_rows, hub, journal, preflight, regressioncheck, rowcheck, traps
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
 from recipekit.joining import check_test_set
@@ -31,6 +31,7 @@ from recipekit.task import Task, load_task
 from recipekit.traps import Config
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+KINDS = ("input_output", "chat_template", "chat_template.default")  # of data sets whose rows are read
 SHOWN = 160  # characters of a sample's part
 
 
@@ -158,7 +159,7 @@ def _judges(task: Task, config: Config) -> list[Any]:
 
 def _report(task: Task, file: DataFile, bases_ok: bool) -> FileReport:
     heads = read_heads(file.config)
-    if file.kind != "input_output" and not heads:
+    if file.kind not in KINDS and not heads:
         return rowcheck.check_jsonl(file.path)
     name = rowcheck.tokenizer_name(file.config.values)
     made_later = (task.root / name).is_relative_to(task.outputs) and not (task.root / name).exists()
@@ -183,6 +184,8 @@ def base_checks(task: Task, configs: list[Config]) -> list[Check]:
 def test_set(task: Task) -> Check:
     """Check gold file and articles, which are read only after hours of training."""
     try:
+        if task.is_chat:
+            return Check("test set", f"{len(chat_rows.test_scenes(task)):,} scenes")
         if task.estimates:
             rows, groups = regressioncheck.check_test_set(task)
             return Check("test set", f"{rows:,} texts" + (f" of {groups:,} {task.group}s" if task.group else ""))

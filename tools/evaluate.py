@@ -85,12 +85,8 @@ def evaluate(
         output or recipe.outputs / "evaluation", resamples, seed, redact,
         evaluating.read_bars(baseline, kind.bars(recipe, right)) if baseline else {}, asked,
     )  # fmt: skip
-    if ratings:
-        show(chat_ratings.aggregate(recipe, ratings, options))
-    elif compare:
-        show(kind.compare(recipe, compare, options))
     if ratings or compare:
-        show(f"evaluate: written to {relative(options.output / (chat_ratings.RATINGS if ratings else 'compare.json'))}")
+        only_shown(recipe, compare, ratings, options)
         return
     predictions = predictions or recipe.outputs / "predictions.jsonl"
     step = make_step(recipe, predictions, options)
@@ -105,6 +101,15 @@ def evaluate(
         step.record(**kind.recorded(metrics))
     if baseline:
         show_failures(failures, baseline)
+
+
+def only_shown(task: Task, compare: tuple[Path, Path] | None, ratings: Path | None, options: Options) -> None:
+    """Compare two files, or aggregate what people said, and show it."""
+    if ratings:
+        show(chat_ratings.aggregate(task, ratings, options))
+    elif compare:
+        show(KINDS[task.kind].compare(task, compare, options))
+    show(f"evaluate: written to {relative(options.output / (chat_ratings.RATINGS if ratings else 'compare.json'))}")
 
 
 def chat_options(

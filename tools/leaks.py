@@ -48,7 +48,8 @@ def made_paths(task: Task, source: Path) -> list[Path]:
     Raises:
         UserError: Some are missing, or they were made of another folder.
     """
-    paths = [*map(task.rows_path, task.raw_sets), task.test_path("input")]
+    path = task.segments_path if task.is_chat else task.rows_path
+    paths = [*map(path, task.raw_sets), task.test_path("input")]
     redo = f"run uv run tools/regenerate_segments.py {task.name} --source {relative(source)}"
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError([f"{relative(path)}: no such file; {redo}" for path in missing])
@@ -64,7 +65,7 @@ def raw_paths(task: Task, source: Path) -> list[Path]:
     Raises:
         UserError: Some are missing.
     """
-    if task.estimates:
+    if task.estimates or task.is_chat:
         return made_paths(task, source)
     found, problems = rawfiles.files(task, source)
     paths = [file.path for file in found]
@@ -100,8 +101,8 @@ def examine(task: Task, source: Path, threshold: float, drop: bool) -> dict[str,
         UserError: Raw files are missing or broken, or something cannot be written.
     """
     folder = task.outputs / "leaks"
-    if drop and task.estimates:
-        raise UserError(f"--drop: rows of a regression are made anew from whole files; {REMEDY}")
+    if drop and task.kind != "extraction":
+        raise UserError(f"--drop: rows of a {task.kind} are made anew from whole files; {REMEDY}")
     if drop and source.is_relative_to(folder.resolve()):
         raise UserError(f"--source {relative(source)}: what leaks is dropped from there already; name the raw folder")
     ignored = task.spec["data"].get("leaks", {}).get("ignore", [])
@@ -205,7 +206,7 @@ def leaks(
     else:
         report, state = examine(recipe, folder, least, drop), "written to"
         step.record(leaks=report["leaks"])
-    tell(report, path.parent, allow_leaks, state, not recipe.estimates)
+    tell(report, path.parent, allow_leaks, state, recipe.kind == "extraction")
     if report["leaks"] and not allow_leaks:
         raise typer.Exit(1)
 

@@ -3,6 +3,8 @@
 uv run tools/make_samples.py hawks
 uv run tools/make_samples.py bigfive
 uv run tools/make_samples.py ogiri
+uv run tools/make_samples.py companion
+uv run tools/make_samples.py aku
 """
 
 import csv
@@ -17,7 +19,16 @@ import jmespath
 import orjson
 import typer
 
-from recipekit import ROOT, articles, console, invented_ogiri, invented_people, sampling
+from recipekit import (
+    ROOT,
+    articles,
+    console,
+    invented_aku,
+    invented_companion,
+    invented_ogiri,
+    invented_people,
+    sampling,
+)
 from recipekit.errors import UserError
 from recipekit.runs import relative, write_bytes, write_text
 from recipekit.sampling import Line, Pools
@@ -244,6 +255,8 @@ def command(
     folder = ROOT / "data" / "samples" / task
     loaded = load_task(task)
     inventors = {"regression": invented_people.make, "ranking": invented_ogiri.make}
+    if loaded.kind == "chat":
+        inventors["chat"] = invented_aku.make if loaded.spec["chat"].get("attribute") else invented_companion.make
     if loaded.kind in inventors:
         written = inventors[loaded.kind](folder / "source", output or folder)
     else:

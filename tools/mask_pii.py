@@ -19,11 +19,12 @@ from rich.table import Table
 from recipekit import pii_mask, pii_recall, pii_scan
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
+from recipekit.kinds import need_extraction
 from recipekit.pii_forms import Known
 from recipekit.pii_key import hold_key, load_key
 from recipekit.pii_scan import Found
 from recipekit.runs import relative
-from recipekit.task import load_task, need_extraction
+from recipekit.task import load_task
 
 
 def mask_pii(

@@ -1,6 +1,7 @@
 """Merge the adapter of a task's last phase into its base: a model that needs neither PEFT nor Axolotl.
 
     uv run tools/merge.py hawks --profile gpu
+    uv run tools/merge.py companion --phase phase3 --profile gpu    # an earlier phase's, which DPO starts from
 
 Merges with PEFT: `axolotl merge-lora` would take lora_model_dir (the phase before) where the YAML names one. The sum is
 made in float32 and stored as the base is (profile gpu) or in float32 (profile cpu, where the model is small). What was
@@ -9,50 +10,50 @@ written is read back and must give the logits of base and adapter.
 
 import json
 import shutil
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from recipekit import models, regressor
+from recipekit import models, proving, regressor
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
+from recipekit.proving import Proof, prove
 from recipekit.regression import RegressionConfig
 from recipekit.regressor import FILE, Regressor, half_width
 from recipekit.resolve import base_model_key, data_files, resolve
 from recipekit.runs import Step, digest, read_record, relative, replace_folder, write_text
-from recipekit.segments import encode_row, read_jsonl
+from recipekit.segments import read_jsonl
 from recipekit.task import Task, load_task
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map*", "added_tokens*", "chat_template*", "vocab*", "merges.txt")
-# Largest difference of a logit from base + adapter, as a share of the adapter's own largest effect. float32: the same
-# sum in another order, measured 3e-6 to 7e-5. bfloat16: each changed weight is rounded by up to 1/512, measured 0.02 to
-# 0.2 for adapters that change weights by 10% to 1%. Another adapter, or none, is off by about 1.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.3}
-PROVEN_TOKENS = 64
-PROVEN_ROWS = 8  # of a regression, which has one row of outputs each
 
 
-def check_trained(task: Task, adapter: Path) -> None:
-    """Make sure that an adapter is the one that the training step finished with.
+def check_trained(task: Task, adapter: Path, files: list[Path]) -> None:
+    """Make sure that weights are those that the training step finished with.
+
+    Args:
+        task: The task.
+        adapter: The phase's output folder.
+        files: What it leaves there: an adapter and its config, or a whole model's.
 
     Raises:
-        UserError: There is no adapter, no record that its phase is done, or it is not the one of the record.
+        UserError: They are missing, there is no record that the phase is done, or they are not those of the record.
     """
     remedy = f"run: uv run tools/train.py {task.name} {adapter.name}"
-    missing = [adapter / name for name in models.ADAPTER_FILES if not (adapter / name).is_file()]
-    if missing:
+    if missing := [path for path in files if not path.is_file()]:
         raise UserError([f"{relative(path)}: no such file; {remedy}" for path in missing])
     record_path = task.outputs / "state" / f"{adapter.name}.json"
-    weights = adapter / "adapter_model.safetensors"
-    recorded = read_record(record_path).get("products", {}).get(relative(weights))
-    if recorded is None:
-        raise UserError(f"{relative(record_path)}: no record of an adapter, {adapter.name} is not finished; {remedy}")
-    if recorded != digest(weights):
-        raise UserError(f"{relative(weights)}: not the adapter that {adapter.name} finished with; {remedy}")
+    products = read_record(record_path).get("products", {})
+    for weights in (path for path in files if path.suffix == ".safetensors"):
+        recorded = products.get(relative(weights))
+        if recorded is None:
+            raise UserError(
+                f"{relative(record_path)}: no record of {weights.name}, {adapter.name} is not finished; {remedy}"
+            )
+        if recorded != digest(weights):
+            raise UserError(f"{relative(weights)}: not the weights that {adapter.name} finished with; {remedy}")
 
 
 def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> str:
@@ -89,92 +90,12 @@ def check_tokenizers(adapter: Path, trained: Any, base: Any) -> None:
         raise UserError([f"{relative(adapter)}: tokenizer: {problem}; {remedy}" for problem in problems])
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What a merge is proven on, and how its models are loaded.
-
-    Attributes:
-        rows: What the model reads, name -> numbers: a prompt with its answer, or several texts of a regression.
-        spec: The heads of a regression; None of a language model.
-    """
-
-    rows: list[dict[str, list[int]]]
-    spec: RegressionConfig | None
-
-    @classmethod
-    def of(cls, task: Task, config: dict[str, Any], tokenizer: Any) -> "Proof":
-        """Take the first validation rows, or training rows where there is no validation set."""
-        rows = read_jsonl(data_files(task, config)[-1])
-        if "regression" not in config:
-            return cls([{"input_ids": encode_row(tokenizer, next(rows)[1])[0]}], None)
-        first = [row for _, row in islice(rows, PROVEN_ROWS)]
-        tokens = [
-            dict(tokenizer(row["body"], row.get("pair"), truncation=True, max_length=config["sequence_len"]))
-            for row in first
-        ]
-        return cls(tokens, fitted_heads(task, config))
-
-    def load(self, source: str | Path) -> Any:
-        """Load a model in float32."""
-        import torch
-
-        if self.spec is None:
-            return models.load_model(source, torch.float32)
-        return models.load_classifier(source, torch.float32, self.spec.num_labels)
-
-    def logits(self, model: Any) -> Any:
-        """Return a prompt's last logits, or the outputs of the texts; float32 on the CPU, shape [rows, outputs]."""
-        import torch
-
-        keep = {"logits_to_keep": PROVEN_TOKENS} if self.spec is None else {}
-        with torch.inference_mode():
-            found = [
-                model(**{name: torch.tensor([ids], device=model.device) for name, ids in row.items()}, **keep).logits
-                for row in self.rows
-            ]
-        return torch.cat([one.reshape(-1, one.shape[-1]).float().cpu() for one in found])
-
-
-def fitted_heads(task: Task, config: dict[str, Any]) -> RegressionConfig:
-    """Read the heads of a phase, and what training took from its rows."""
-    rows = (row for entry in config["datasets"] for _, row in read_jsonl(task.root / entry["path"]))
-    return RegressionConfig.model_validate(config["regression"]).fitted([row["labels"] for row in rows])
-
-
-def prove(base: Any, tuned: Any, merged: Any, dtype: str) -> dict[str, float]:
-    """Hold merged logits against those of base and adapter.
-
-    Args:
-        base: Logits of the base alone, shape [tokens, vocab].
-        tuned: Logits of base and adapter.
-        merged: Logits of the merged model.
-        dtype: What the merged weights are stored in.
-
-    Returns:
-        The adapter's largest effect on a logit, and the merge's largest error as a share of it.
-
-    Raises:
-        UserError: The merged model is not base and adapter, or is no other than the base.
-    """
-    effect = (tuned - base).abs().max().item()
-    error = (merged - tuned).abs().max().item() / max(effect, 1e-12)
-    if not effect > 1e-4:
-        raise UserError(f"the adapter changes no logit by more than {effect:.1e}; check learning_rate and train again")
-    if not error <= TOLERANCE[dtype]:
-        raise UserError(
-            f"merged model: its logits are off from base + adapter's by {error:.2g} of the adapter's effect, expected "
-            f"at most {TOLERANCE[dtype]}: another adapter or base was merged, or {dtype} rounds a weak adapter away; "
-            "run the step again, and where it stays so train longer"
-        )
-    return {"adapter_effect": round(effect, 4), "merge_error": float(f"{error:.2g}")}
-
-
 def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: str | None) -> dict[str, Any]:
     """Merge into a folder and prove what was written.
 
     Args:
         source: The base.
-        adapter: The adapter's folder.
+        adapter: The adapter's folder, or that of a model whose every weight was trained.
         target: Folder to write.
         proof: What to prove it on.
         dtype: What the weights are stored in; None: as in the base.
@@ -188,12 +109,19 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
 
     dtype = dtype or str(models.load_config(source).dtype or torch.float32).removeprefix("torch.")
     with progress("merge", 4) as advance:
-        model = PeftModel.from_pretrained(proof.load(source), str(adapter))
-        advance()
-        tuned = proof.logits(model)
-        with model.disable_adapter():
-            base = proof.logits(model)
-        merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+        if (adapter / "adapter_config.json").exists():
+            model = PeftModel.from_pretrained(proof.load(source), str(adapter))
+            advance()
+            tuned = proof.logits(model)
+            with model.disable_adapter():
+                base = proof.logits(model)
+            merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+        else:  # every weight was trained
+            base = proof.logits(proof.load(source))
+            advance()
+            model = proof.load(adapter)
+            tuned = proof.logits(model)
+            merged = model.to(getattr(torch, dtype))
         advance()
         if proof.spec is None:
             keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -240,38 +168,47 @@ def write_heads(folder: Path, spec: RegressionConfig, task: Task, config: dict[s
 def merge(
     task: Annotated[str, typer.Argument(help="A folder under recipes/")],
     profile: Annotated[str, typer.Option(help="cpu or gpu")] = "gpu",
+    phase: Annotated[str | None, typer.Option(help="an earlier phase, into outputs/TASK/PHASE/merged")] = None,
 ) -> None:
     """Merge the last phase's adapter into the base, proving it on one prompt."""
-    merge_task(load_task(task), profile)
+    merge_task(load_task(task), profile, phase)
 
 
-def merge_task(task: Task, profile: str) -> None:
+def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
     """Merge unless it is done.
 
-    Raises:
-        UserError: The last phase is not finished, its adapter or tokenizer is not what it should be, or the merged
-            model does not give what base and adapter give.
-    """
+    Args:
+        task: The task.
+        profile: "cpu" or "gpu".
+        earlier: The phase whose adapter is merged; None: the last one's.
 
-    log_to("merge", task.outputs)
-    phase = task.phases[-1]
+    Raises:
+        UserError: The phase is not finished, its adapter or tokenizer is not what it should be, or the merged model
+            does not give what base and adapter give.
+    """
+    phase = earlier or task.phases[-1]
+    name = f"merge_{earlier}" if earlier else "merge"
+    log_to(name, task.outputs)
     config = resolve(task, phase, profile)
-    adapter, merged = task.root / config["output_dir"], task.outputs / "merged"
-    check_trained(task, adapter)
+    adapter = task.root / config["output_dir"]
+    merged = adapter / "merged" if earlier else task.outputs / "merged"
+    files = models.phase_files(adapter, config)
+    check_trained(task, adapter, files)
     inputs = {
-        **{name: adapter / name for name in models.ADAPTER_FILES},
+        **{path.name: path for path in files},
         "base": base_model_key(task, config),
         "profile": profile,
         "merge.py": Path(__file__),
         "models.py": Path(models.__file__),
+        "proving.py": Path(proving.__file__),
         "regressor.py": Path(regressor.__file__),
         **({relative(path): path for path in data_files(task, config)} if "regression" in config else {}),
     }
-    step = Step(task.outputs, "merge", inputs, [merged])
+    step = Step(task.outputs, name, inputs, [merged])
     if step.done():
-        show(f"merge: up to date ({relative(merged)})")
+        show(f"{name}: up to date ({relative(merged)})")
         return
-    source = find_base(task, adapter, config)
+    source = find_base(task, adapter, config) if config.get("adapter") else config["base_model"]
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
     proof = Proof.of(task, config, models.mark_second_text(tokenizer, models.load_config(source)))
@@ -289,7 +226,7 @@ def merge_task(task: Task, profile: str) -> None:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     step.record(adapter=relative(adapter), **facts)
-    show(f"merge: {relative(adapter)} into {config['base_model']} -> {relative(merged)}, in {facts['dtype']}; "
+    show(f"{name}: {relative(adapter)} into {config['base_model']} -> {relative(merged)}, in {facts['dtype']}; "
          f"logits within {facts['merge_error']:.0e} of base + adapter's effect")  # fmt: skip
 
 

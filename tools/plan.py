@@ -20,7 +20,7 @@ from rich.table import Table
 from recipekit import ROOT, journal
 from recipekit.console import main, show
 from recipekit.errors import UserError
-from recipekit.pipeline import choose, steps
+from recipekit.pipeline import choose, steps, training
 from recipekit.process import hold
 from recipekit.runs import read_record, relative
 from recipekit.task import Task, load_task
@@ -143,7 +143,7 @@ def plan(
         "PROFILE": chosen,
         "DATA": where,
         "CAPTIONS": "yes" if "captions" in task.spec["data"] else "no",
-        "PHASES": " ".join(task.phases),
+        "PHASES": " ".join(training(task)),
         "STEPS": " ".join([*names, *(["summary"] if "evaluate" in names and not dry else [])]),
         "LOG_DIR": logs,
     }

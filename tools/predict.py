@@ -19,6 +19,7 @@ import orjson
 import typer
 
 from recipekit import estimator, models, predictor, runs
+from recipekit.chat_predictor import ChatPredictor, read_scenes
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.estimator import DigitEstimator, HeadEstimator
@@ -29,6 +30,8 @@ from recipekit.task import Task, load_task
 
 CODE = (
     "answers",
+    "chat_model",
+    "chat_predictor",
     "decoding",
     "digits",
     "estimator",
@@ -72,11 +75,13 @@ class Options:
     concurrency: int = 16
 
 
-def load(task: Task, options: Options) -> Predictor | HeadEstimator | DigitEstimator:
+def load(task: Task, options: Options) -> Predictor | HeadEstimator | DigitEstimator | ChatPredictor:
     """Make ready what predicts."""
     if task.estimates:
         assert options.model is not None
         return estimator.load(task, options.model, options.batch_size)
+    if task.is_chat:
+        return ChatPredictor.load(task, options.model, options.adapter, options.batch_size)
     if options.server:
         from recipekit.server import ServerPredictor  # it takes seconds to load
 
@@ -164,7 +169,9 @@ def articles_of(task: Task, options: Options, skip_bad: bool) -> list[Article]:
     Raises:
         UserError: There are bad ones, which are not to be skipped, or no good ones.
     """
-    articles, problems = read_articles(options.input, task.text_keys)
+    articles, problems = (
+        read_scenes(task, options.input) if task.is_chat else read_articles(options.input, task.text_keys)
+    )
     if problems and not (skip_bad and articles):
         raise UserError([*problems, "nothing was started; mend these, or leave them out with --skip-bad"])
     for problem in problems:
@@ -191,6 +198,8 @@ def command(
 ) -> None:
     """Predict JSON for every article of a task's test set."""
     it = load_task(task)
+    if it.is_chat and (server or not constrain):
+        raise UserError("--server and --no-constrain are for tasks whose answers are extracted; leave them out")
     if it.estimates and (server or adapter or not constrain):
         raise UserError("--server, --adapter and --no-constrain are for tasks whose answers are texts; leave them out")
     usual = not any((model, adapter, input, limit, skip_bad, server)) and constrain
@@ -212,8 +221,8 @@ def command(
         return
     rows = predict(it, options, articles[:limit], runs.digest(step.input_digests))
     good = sum(row["valid"] for row in rows)
-    what = "estimated" if it.estimates else "with valid JSON"
-    show(f"predict: {len(rows)} articles, {good} {what} -> {relative(options.output)}")
+    what = "estimated" if it.estimates else "that end" if it.is_chat else "with valid JSON"
+    show(f"predict: {len(rows)} {'scenes' if it.is_chat else 'articles'}, {good} {what} -> {relative(options.output)}")
     if usual:
         step.record(articles=len(rows), valid=good)
 

@@ -2,6 +2,7 @@
 
     uv run tools/regenerate_segments.py hawks
     uv run tools/regenerate_segments.py bigfive     # a regression: rows of texts and numbers, data/train/<set>.jsonl
+    uv run tools/regenerate_segments.py companion   # a chat: conversations, data/train/<set>_chat.jsonl
 
 Reads data/raw/<task>/ (filled by tools/download.py, or by you) or, where that is missing, data/samples/<task>/. A raw
 row is {"id", "body", "label"}, or what data.rows of task.yml says: CSV columns, Alpaca, messages (docs/data.md). A row
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import inputs, raw, rawfiles, regression_rows
+from recipekit import chat_rows, inputs, raw, rawfiles, regression_rows
 from recipekit.console import console, log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
@@ -90,8 +91,22 @@ def generate(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], li
     return counts, notes
 
 
+def generate_chat(task: Task, source: Path, folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Write every file of a chat below folder; returns as `generate` does."""
+    with progress("regenerate", None) as advance:
+        written = chat_rows.write(task, source, folder, advance)
+    for name, spec in task.spec["data"]["train"].items():
+        if "base" in spec:
+            written.rows[name] = mix(folder, name, spec, written.lengths, "chat")
+    return written.rows, []
+
+
 def products(task: Task) -> list[Path]:
     """Every file the step makes."""
+    if task.is_chat:
+        names = [*task.groups, *task.spec["data"]["train"]]
+        mixes = [task.segments_path(n).with_suffix(".manifest.json") for n in names if n not in task.raw_sets]
+        return [*map(task.segments_path, names), *mixes, task.test_path("input")]
     test = [task.test_path("input"), task.test_path("gold")]
     if task.estimates:
         return [*regression_rows.products(task), *test]
@@ -108,6 +123,10 @@ def step_inputs(task: Task, source: Path) -> dict[str, Any]:
         **task.prompt_sources(),
         "code": code_digest(),
     }
+    if task.is_chat:
+        test = task.spec["data"]["test"]
+        files = [*chat_rows.sources(task, source)[0], *source.rglob(test.get("file", test["input"]))]
+        return own | {"raw": str(source), "chat": task.spec["chat"], **{relative(path): path for path in files}}
     if task.estimates:
         # Its folders may be links, which the digest of the one around them does not follow.
         paths = [file.path for file in rawfiles.files(task, source)[0]] + regression_rows.occupations(task)
@@ -154,11 +173,12 @@ def regenerate(
         return
     train, test = recipe.root / "data" / "train", recipe.root / "data" / "test"
     with workplace(recipe, train) as own:
-        counts, notes = generate(recipe, folder, own)
+        counts, notes = (generate_chat if recipe.is_chat else generate)(recipe, folder, own)
         test.mkdir(parents=True, exist_ok=True)
         for file in sorted(own.iterdir()):
             file.replace((test if file.name in recipe.spec["data"]["test"].values() else train) / file.name)
-    step.record(rows=counts, source=relative(folder))
+    own_prompt = {"prompt": recipe.prompt_digest()} if recipe.is_chat else {}  # segments hold theirs
+    step.record(rows=counts, source=relative(folder), **own_prompt)
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     for note in notes:
         show(f"regenerate: {note}")

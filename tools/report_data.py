@@ -25,12 +25,13 @@ from recipekit.data_summary import Counted, summary
 from recipekit.data_warnings import look_first
 from recipekit.errors import UserError
 from recipekit.joining import count_lines
+from recipekit.kinds import need_extraction
 from recipekit.resolve import resolve
 from recipekit.rowcheck import load_tokenizer, tokenizer_name
 from recipekit.runs import relative
 from recipekit.segmentcheck import REDO
 from recipekit.segments import count_tokens
-from recipekit.task import Task, load_task, need_extraction
+from recipekit.task import Task, load_task
 
 SHOWN = 8  # warnings on the screen
 

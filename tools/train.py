@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import journal, remedies, yamlfile
+from recipekit import journal, models, remedies, yamlfile
 from recipekit.adapters import adapter_digest
 from recipekit.console import log_to, main, show
 from recipekit.durations import rows_per_step
@@ -29,7 +29,15 @@ from recipekit.errors import UserError
 from recipekit.hub import TOKEN_NAMES, setting
 from recipekit.oom import OutOfMemory, kernel_kills, recognise
 from recipekit.process import PARENT, hold, last_error, run, written_since
-from recipekit.resolve import SPLITTING, base_model_key, data_files, memory_overlay, resolve, write_resolved
+from recipekit.resolve import (
+    SPLITTING,
+    base_model_key,
+    data_files,
+    memory_overlay,
+    merged_phase,
+    resolve,
+    write_resolved,
+)
 from recipekit.runs import Step, digest, read_record, relative, write_text
 from recipekit.segments import has_prompt_of_today, read_jsonl
 from recipekit.task import Task, load_task
@@ -71,7 +79,7 @@ def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, P
     log_to(phase, task.outputs)
     output = task.root / config["output_dir"]
     processes = gpu_count() if profile == "gpu" else 1
-    step = Step(task.outputs, phase, step_inputs(task, config, processes), [output / "adapter_model.safetensors"])
+    step = Step(task.outputs, phase, step_inputs(task, config, processes), models.trained_files(output, config))
     if step.done():
         show(f"{phase}: up to date ({relative(output)})")
         return None, output
@@ -92,6 +100,7 @@ def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, P
             problem = last_error(log, written)
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
+    step.products = models.trained_files(output, config)  # how many files there are is known now
     step.record(prompt=None if "regression" in config else task.prompt_digest(), **less, **facts)
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
     return None, log
@@ -125,7 +134,9 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
         if not path.exists()
     ]
     base = config["base_model"]
-    if base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
+    if (phase := merged_phase(task, base)) and not (task.root / base / "config.json").exists():
+        problems.append(f"{base}: {phase} is not merged yet; run: uv run tools/merge.py {task.name} --phase {phase}")
+    elif base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
         problems.append(f"base_model {base}: no config.json in that folder; restore it with: git checkout {base}")
     inputs: dict[str, Any] = {
         "config": config,
@@ -151,11 +162,30 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
             f"{relative(path)}:1: made with another prompt than today's; make it again: "
             f"uv run tools/regenerate_segments.py {task.name}"
             for path in data_files(task, config)
-            if "regression" not in config and not has_prompt_of_today(task, next(read_jsonl(path))[1])
+            if "regression" not in config and not prompt_is_of_today(task, path)
         ]
     if problems:
         raise UserError(problems)
     return inputs
+
+
+def prompt_is_of_today(task: Task, path: Path) -> bool:
+    """Tell whether a data file was made with today's prompt: by its first row, or of a chat by regenerate's record."""
+    if task.is_chat:
+        return read_record(task.outputs / "state" / "regenerate.json").get("prompt") == task.prompt_digest()
+    return has_prompt_of_today(task, next(read_jsonl(path))[1])
+
+
+def base_folder(task: Task, config: dict[str, Any]) -> Path:
+    """Return where the base's files lie, which training has fetched."""
+    base = task.root / config["base_model"]
+    if base.is_dir():
+        return base
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(config["base_model"], revision=config.get("revision_of_model"), local_files_only=True)
+    )
 
 
 def gpu_count() -> int:
@@ -246,9 +276,12 @@ def check_result(task: Task, phase: str, config: dict[str, Any], log: Path) -> d
         problems.append("a loss was NaN or infinite; lower learning_rate, or look for rows without a trained token")
     if not facts["evaluations"]:
         problems.append("no evaluation took place; set eval_steps to at most max_steps, and test_datasets")
-    if facts["start_digest"] == facts["end_digest"]:
+    if not config.get("adapter"):
+        if not models.differs(base_folder(task, config), output):
+            problems.append("no weight differs from the base's; look at learning_rate and the labels of the data")
+    elif facts["start_digest"] == facts["end_digest"]:
         problems.append("the adapter did not change; look at learning_rate, warmup_steps and the labels of the data")
-    if adapter_digest(output / "adapter_model.safetensors") != facts["end_digest"]:
+    if config.get("adapter") and adapter_digest(output / "adapter_model.safetensors") != facts["end_digest"]:
         problems.append("the saved adapter is not what training ended with; remove the folder and train again")
     if "lora_model_dir" in config:
         before = task.root / config["lora_model_dir"] / "adapter_model.safetensors"

@@ -22,9 +22,10 @@ from recipekit import content_scan, dataset_card, hub, publish, secret_scan
 from recipekit.console import log_to, main, progress, show
 from recipekit.dataset_release import Release, Wish, prepare
 from recipekit.errors import UserError
+from recipekit.kinds import need_extraction
 from recipekit.publish import Target
 from recipekit.runs import Step, read_record, relative, write_text
-from recipekit.task import Task, load_task, need_extraction
+from recipekit.task import Task, load_task
 
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 

@@ -17,8 +17,9 @@ from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.findings import KINDS, Finding, listing
 from recipekit.joining import count_lines
+from recipekit.kinds import need_extraction
 from recipekit.runs import relative
-from recipekit.task import load_task, need_extraction
+from recipekit.task import load_task
 from recipekit.validation import Copy, Limit, Report, limit, percentiles, validate
 
 STYLES = {"error": "bold red", "warning": "yellow"}

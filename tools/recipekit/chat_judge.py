@@ -20,10 +20,10 @@ from recipekit import ROOT, chat_scores, runs
 from recipekit.chat_data import Scene
 from recipekit.chat_scores import Groups
 from recipekit.console import progress, show
+from recipekit.endpoint import RETRIES, SECONDS, check_url, explained
 from recipekit.errors import UserError
 from recipekit.evaluating import Judge, Options
 from recipekit.hub import masked, setting
-from recipekit.server import RETRIES, SECONDS, check_url, explained
 from recipekit.task import Task
 
 KIT = ROOT / "tools" / "recipekit"

@@ -29,17 +29,18 @@ _log_path: Path | None = None
 _step: str | None = None
 
 
-def main(command: Callable[..., None], **settings: Any) -> None:
-    """Run a function as the program; a UserError becomes lines on stderr and exit code 2.
+def main(*commands: Callable[..., None], **settings: Any) -> None:
+    """Run a function as the program, or one of several by name; a UserError becomes lines on stderr and exit code 2.
 
     What libraries wrote into the log loses this machine's tokens and passwords at the end.
 
     Args:
-        command: What to run; its parameters are the command line's.
+        commands: What to run; its parameters are the command line's.
         settings: For typer's `command`.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(**settings)(command)
+    for command in commands:
+        app.command(**settings)(command)
     for number in (signal.SIGTERM, signal.SIGHUP):  # end as Ctrl-C does: tidy up, and note it in the journal
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -1,8 +1,9 @@
 """Conversations: the two forms that raw data have, what is wrong with one, and the messages a model reads of it.
 
-A row is {"id", "system", "messages", "metadata"}, or {"id", "context", "conversation", "attribute"} where task.yml names
-the numbers of an attribute (chat.attribute). What stands in metadata is declared in chat.fields; prompts/system.txt
-makes the system message of it. A row with "chosen" and "rejected" ends before a reply, and holds a good and a bad one.
+A row is {"id", "system", "messages", "metadata"}, or {"id", "context", "conversation", "attribute"} where task.yml
+names the numbers of an attribute (chat.attribute). What stands in metadata is declared in chat.fields, and
+prompts/system.txt makes the system message of it. A row with "chosen" and "rejected" ends before a reply, and holds a
+good and a bad one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -246,11 +247,11 @@ def message_problems(messages: Any, key: str, last: str) -> Iterator[Problem]:
             yield f"{place}.content", f"{what}; write what is said, or remove this turn and its answer"
         if not isinstance(message.get("train", True), bool):
             yield f"{place}.train", f"found {message['train']!r}, expected true or false"
-        expected = ROLES[1 - ROLES.index(role)] if role in ROLES else ROLES[(i + 1) % 2]
+        expected = ROLES[1 - ROLES.index(role)] if role in ROLES else expected
     end = messages[-1]
     if isinstance(end, dict) and end.get("role") in ROLES and end["role"] != last:
         yield f"{key}.{len(messages) - 1}.role", f"found '{end['role']}', expected '{last}' at the end"
-    if last == "assistant" and not any(trains(m) for m in messages if isinstance(m, dict)):
+    if last == "assistant" and all(isinstance(m, dict) for m in messages) and not any(map(trains, messages)):
         yield key, "no turn of the assistant is trained (train: false); leave the row out, or train one"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from recipekit import inputs, near, raw, rawfiles
+from recipekit import chat_rows, inputs, near, raw, rawfiles
 from recipekit.errors import UserError
 from recipekit.gold import GoldFile
 from recipekit.normal_name import person_name
@@ -105,15 +105,19 @@ class Corpus:
             return [name for find in self._finders for name in find(row["label"])]
 
         task, data = self.task, self.task.spec["data"]
-        found = rawfiles.files(task, self.source)[0] if not task.estimates else []
+        made = task.estimates or task.is_chat  # read as regenerate made them
+        found = rawfiles.files(task, self.source)[0] if not made else []
         for name in [*task.raw_sets, rawfiles.TEST]:
-            split = "test" if name == rawfiles.TEST else data["train"][name].get("role", "train")
-            if task.estimates:  # as regenerate made them, which reads dialogues and masks texts
+            split = "test" if name == rawfiles.TEST else data["train"].get(name, {}).get("role", "train")
+            if task.is_chat:
+                path = task.test_path("input") if name == rawfiles.TEST else task.segments_path(name)
+                yield name, split, path, chat_rows.said(task, read_jsonl(path)), lambda _: []
+            elif task.estimates:  # regenerate reads dialogues and masks texts
                 path = task.test_path("input") if name == rawfiles.TEST else task.rows_path(name)
                 yield name, split, path, read_jsonl(path), lambda _: []
             elif file := next((file for file in found if name in file.shares), None):
                 yield name, split, file.path, rawfiles.read(task, self.source, name), named
-        if task.estimates or any(rawfiles.TEST in file.shares for file in found):
+        if made or any(rawfiles.TEST in file.shares for file in found):
             return
         try:
             articles, self.gold_path = (rawfiles.find(task, self.source, data["test"][w]) for w in ("input", "gold"))
@@ -228,7 +232,7 @@ def name_finders(task: Task) -> list[Callable[[Any], list[str]]]:
 
     Filters in paths are passed over: somebody who is named, but is no offender, is known to the model as well.
     """
-    if task.estimates:
+    if task.kind != "extraction":
         return []
     entities = task.spec["gold"].get("entities", {})
     columns = [spec for spec in task.gold_columns.values() if spec["compare"] == "person_name"]

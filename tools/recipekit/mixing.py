@@ -30,7 +30,7 @@ class Lines:
         os.close(self.file)
 
 
-def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]) -> int:
+def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array], form: str = "segments") -> int:
     """Write positives with replay, shuffled, and a manifest that says what went in.
 
     The replay's share counts in the whole mix: with 0.2, every fifth row is a replayed one. Replay rows are drawn
@@ -41,18 +41,19 @@ def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]
         name: The mix's, in task.yml.
         spec: Its base, replay, replay_share and seed.
         lengths: Name of a file -> bytes of each of its lines.
+        form: How the names of the files end: "segments", or "chat".
 
     Returns:
         The number of rows.
     """
-    names = [f"{spec[role]}_segments.jsonl" for role in ("base", "replay")]
+    names = [f"{spec[role]}_{form}.jsonl" for role in ("base", "replay")]
     base, replay = (Lines(folder / name, lengths[name]) for name in names)
     wanted = round(len(base) * spec["replay_share"] / (1 - spec["replay_share"]))
     rng = random.Random(spec["seed"])
     drawn = array("Q", (len(base) + n for n in rng.sample(range(len(replay)), min(wanted, len(replay)))))
     rows = array("Q", range(len(base))) + drawn
     rng.shuffle(rows)
-    with (folder / f"{name}_segments.jsonl").open("wb") as stream:
+    with (folder / f"{name}_{form}.jsonl").open("wb") as stream:
         for number in rows:
             stream.write(base[number] if number < len(base) else replay[number - len(base)])
     parts = (spec["base"], spec["replay"], name)
@@ -60,7 +61,7 @@ def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]
         **spec,
         "rows": {"base": len(base), "replay": len(drawn), "total": len(rows)},
         "replay_share_reached": round(len(drawn) / len(rows), 4),
-        "sha256": dict(zip(parts, runs.digests(folder / f"{n}_segments.jsonl" for n in parts), strict=True)),
+        "sha256": dict(zip(parts, runs.digests(folder / f"{n}_{form}.jsonl" for n in parts), strict=True)),
     }
-    (folder / f"{name}_segments.manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{name}_{form}.manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return len(rows)

@@ -65,6 +65,45 @@ def check_adapter(folder: Path, remedy: str) -> dict[str, Any]:
     return config
 
 
+def trained_files(output: Path, config: dict[str, Any]) -> list[Path]:
+    """Name the weights that a phase leaves: its adapter, or where it trains every weight the model's files."""
+    if config.get("adapter"):
+        return [output / "adapter_model.safetensors"]
+    return sorted(output.glob("model*.safetensors")) or [output / "model.safetensors"]
+
+
+def phase_files(output: Path, config: dict[str, Any]) -> list[Path]:
+    """Name the files that make what a phase trained: weights, and the config that says what they are."""
+    return [
+        output / ("adapter_config.json" if config.get("adapter") else "config.json"),
+        *trained_files(output, config),
+    ]
+
+
+def differs(base: Path, model: Path) -> bool:
+    """Tell whether any weight of a model's files is another than in its base's."""
+    from safetensors import safe_open
+
+    places = {name: path for path in base.glob("*.safetensors") for name in _names(path)}
+    for path in model.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118, it is no dict
+                if name not in places:
+                    continue
+                with safe_open(places[name], framework="pt") as before:
+                    own = weights.get_tensor(name)
+                    if not (before.get_tensor(name).to(own.dtype) == own).all():
+                        return True
+    return False
+
+
+def _names(path: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as weights:
+        return list(weights.keys())
+
+
 def base_of(adapter: Path, config: dict[str, Any], root: Path) -> str:
     """Name the base model an adapter was trained on: a folder, looked for from `root`, or a name on the Hub.
 

@@ -1,8 +1,14 @@
 """The steps of a task's pipeline, as train_all.sh runs them."""
 
+from collections.abc import Iterator
+
+from recipekit import yamlfile
 from recipekit.errors import UserError
+from recipekit.resolve import merged_phase
 from recipekit.runs import relative
 from recipekit.task import Task
+
+MERGE = "merge_"  # and a phase: the step that merges it
 
 
 def steps(task: Task, data: str | None = None) -> dict[str, str]:
@@ -25,14 +31,29 @@ def steps(task: Task, data: str | None = None) -> dict[str, str]:
         "regenerate": f"{raw} -> data/train, data/test",
         "leaks": "what training shares with the test set",
         "check": "environment, YAMLs, data and masks",
-        **{phase: f"LoRA, {relative(task.dir / phase)}.yml" for phase in task.phases},
+        **dict(_training(task)),
         "merge": f"adapter of {task.phases[-1]} + base -> outputs/{task.slug}/merged",
+        **({"held_out": "losses of every phase on every validation set"} if task.is_chat else {}),
         **({"baselines": "constant mean, ridge on TF-IDF ..."} if task.estimates else {}),
         "predict": "merged model on the test set",
-        "evaluate": "predictions against the gold CSV",
+        "evaluate": "replies by stated measures" if task.is_chat else "predictions against the gold CSV",
         "card": f"outputs/{task.slug}/README.md",
         "upload": "merged model to the HF Hub, where a token and a repository are named",
     }
+
+
+def training(task: Task) -> list[str]:
+    """Name the steps that train, in order: phases, and the merges of those that a later phase has as its base."""
+    return [name for name, _ in _training(task)]
+
+
+def _training(task: Task) -> Iterator[tuple[str, str]]:
+    for phase in task.phases:
+        config, _ = yamlfile.load(task.dir / f"{phase}.yml")
+        if before := merged_phase(task, str(config.get("base_model"))):
+            yield f"{MERGE}{before}", f"adapter of {before} + base -> outputs/{task.slug}/{before}/merged"
+        what = f"{str(config['rl']).upper()} with LoRA" if config.get("rl") else "LoRA"
+        yield phase, f"{what}, {relative(task.dir / phase)}.yml"
 
 
 def choose(names: list[str], first: str | None, only: list[str]) -> list[str]:

@@ -90,6 +90,11 @@ def base_model_key(task: Task, config: dict[str, Any]) -> Any:
     return folder if folder.is_dir() else [config["base_model"], config.get("revision_of_model")]
 
 
+def merged_phase(task: Task, base: str) -> str | None:
+    """Name the phase whose merged model a base is: outputs/<task>/<phase>/merged; None: it is no such."""
+    return next((phase for phase in task.phases if _same(base, f"outputs/{task.slug}/{phase}/merged")), None)
+
+
 def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[str, Any]:
     config, _ = yamlfile.load(task.dir / f"{phase}.yml")
     if profile == "gpu":

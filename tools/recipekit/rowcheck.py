@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from recipekit import windows
+from recipekit.chat_tokens import ChatRowChecker, ChatTokenChecker, sample_chat, template_problems
 from recipekit.errors import UserError
 from recipekit.models import SAFE
 from recipekit.regression import Head
@@ -47,7 +48,7 @@ class FileReport:
 def check_file(
     task: Task, path: Path, tokenizer: Any | None, sequence_len: int, heads: dict[str, Head] | None = None
 ) -> FileReport:
-    """Check every row of a segments file, or of one of a regression's rows.
+    """Check every row of a segments file, of a chat's conversations, or of a regression's rows.
 
     Args:
         task: Says what prompt and answer have to look like.
@@ -58,10 +59,7 @@ def check_file(
     """
     report = FileReport()
     offenders: dict[str, list[str]] = defaultdict(list)
-    rows_checker = RegressionRowChecker(task, heads) if heads else SegmentChecker(task)
-    tokens_checker: LengthChecker | TokenChecker | None = None
-    if tokenizer:
-        tokens_checker = LengthChecker(tokenizer) if heads else TokenChecker(task, tokenizer, sequence_len)
+    rows_checker, tokens_checker = _checkers(task, tokenizer, sequence_len, heads)
     rows = read_jsonl(path)
     broken: list[str] = []
     while batch := _take(rows, broken):
@@ -78,7 +76,7 @@ def check_file(
             _note(offenders, line, found)
         if sound and tokenizer and not report.sample:
             first = sound[0][1]
-            report.sample = _told(first) if heads else sample(tokenizer, first)
+            report.sample = _told(first) if heads else (sample_chat if task.is_chat else sample)(tokenizer, first)
     report.problems = broken + list(_lines(path, offenders))
     return report
 
@@ -211,6 +209,19 @@ class TokenChecker:
         return Problem("special", "", detail, f"write the tokenizer's {name} as prompt.{name} in task.yml")
 
 
+def _checkers(
+    task: Task, tokenizer: Any | None, sequence_len: int, heads: dict[str, Head] | None
+) -> tuple[
+    RegressionRowChecker | ChatRowChecker | SegmentChecker, LengthChecker | ChatTokenChecker | TokenChecker | None
+]:
+    """Return what judges a task's rows, and, where there is a tokenizer, their tokens."""
+    if heads:
+        return RegressionRowChecker(task, heads), LengthChecker(tokenizer) if tokenizer else None
+    if task.is_chat:
+        return ChatRowChecker(task), ChatTokenChecker(task, tokenizer, sequence_len) if tokenizer else None
+    return SegmentChecker(task), TokenChecker(task, tokenizer, sequence_len) if tokenizer else None
+
+
 def too_long(length: int, sequence_len: int) -> Problem:
     """Say that a row has more tokens than training takes."""
     found = f"{length:,} tokens, over sequence_len {sequence_len:,}"
@@ -264,6 +275,9 @@ def tokenizer_name(values: dict[str, Any]) -> str:
 
 def tokenizer_problems(task: Task, tokenizer: Any, name: str) -> Iterator[str]:
     """Compare the tokenizer's special tokens with those the task writes into its text."""
+    if task.is_chat:
+        yield from template_problems(tokenizer, name)
+        return
     place = f"{relative(task.dir / 'task.yml')}: prompt"
     for key in ("bos", "eos"):
         text, token = task.spec["prompt"][key], getattr(tokenizer, f"{key}_token")

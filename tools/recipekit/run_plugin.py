@@ -14,6 +14,7 @@ from axolotl.integrations.base import BasePlugin
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
+from recipekit import trained_tokens
 from recipekit.adapters import lora_alone, tensors_digest
 from recipekit.process import PARENT
 from recipekit.runs import write_text
@@ -25,6 +26,7 @@ class RunPlugin(BasePlugin):
     def __init__(self) -> None:
         super().__init__()
         self.start: dict[str, str] = {}
+        self.loaded = False
         self.reporter = RunReporter()
 
     def register(self, cfg: dict) -> None:
@@ -46,15 +48,22 @@ class RunPlugin(BasePlugin):
             set_seed(cfg.seed)
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
-        """Digest the weights that training starts from, before a checkpoint replaces them."""
-        if not self.start:  # a reference model is loaded after the trained one
+        """Digest the adapter that training starts from, before a checkpoint replaces it."""
+        if self.loaded:  # a reference model is loaded after the trained one
+            return
+        self.loaded = True
+        if isinstance(model, PeftModel):
             weights = trained_weights(model)
             self.start = {
                 "start_digest": tensors_digest(weights),
                 "start_lora_digest": tensors_digest(lora_alone(weights)),
             }
-            if not torch.cuda.is_available() and not cfg.sample_packing:
-                model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
+        if not torch.cuda.is_available() and not cfg.sample_packing:
+            model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """See that conversations are trained as they are served, token by token."""
+        trained_tokens.check(cfg, trainer)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Watch the training loop."""
@@ -122,10 +131,11 @@ class RunReporter(TrainerCallback):
         """Gather what is true at the end of the loop."""
         if not state.is_world_process_zero:
             return
+        model = kwargs["model"]
         evaluations = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.facts = {
-            "end_digest": tensors_digest(trained_weights(kwargs["model"])),
+            **({"end_digest": tensors_digest(trained_weights(model))} if isinstance(model, PeftModel) else {}),
             "planned_steps": state.max_steps,
             "reached_steps": state.global_step,
             "evaluations": len(evaluations),
@@ -168,12 +178,9 @@ def only_what_is_trained(
     return args, kwargs
 
 
-def trained_weights(model: Any) -> dict[str, Any]:
-    """Return the weights that are trained, float32, under the names that they are saved with."""
-    if isinstance(model, PeftModel):
-        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    else:
-        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+def trained_weights(model: PeftModel) -> dict[str, Any]:
+    """Return the weights of an adapter, float32, under the names that they are saved with."""
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: weight.detach().float().cpu().numpy() for name, weight in weights.items()}
 
 

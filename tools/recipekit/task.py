@@ -46,13 +46,18 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """What the answers are: "extraction", "regression" or "ranking"."""
+        """What the answers are: "extraction", "regression", "ranking" or "chat"."""
         return self.spec["kind"]
 
     @property
     def estimates(self) -> bool:
         """Tell whether the answers are numbers, which is so of regressions and rankings."""
-        return self.kind != "extraction"
+        return self.kind in ("regression", "ranking")
+
+    @property
+    def is_chat(self) -> bool:
+        """Tell whether the answers are replies in conversations."""
+        return self.kind == "chat"
 
     @property
     def is_paired(self) -> bool:
@@ -103,6 +108,8 @@ class Task:
     @property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of an answer."""
+        if self.is_chat:
+            return {"type": "string"}
         if not self.estimates:
             return self.spec["output_schema"]
         scales = {name: target["scale"] for name, target in self.targets.items()}
@@ -146,13 +153,18 @@ class Task:
         return self.root / "data" / "samples" / self.spec["name"]
 
     @property
+    def groups(self) -> dict[str, list[str]]:
+        """Data sets of a curriculum -> values of its field, in the order that they are trained in."""
+        return self.spec["data"].get("curriculum", {}).get("groups", {})
+
+    @property
     def raw_sets(self) -> list[str]:
         """Data sets that have rows of their own; the others are mixed of these."""
-        return [name for name, spec in self.spec["data"]["train"].items() if "base" not in spec]
+        return [*self.groups, *(name for name, spec in self.spec["data"]["train"].items() if "base" not in spec)]
 
     def segments_path(self, dataset: str) -> Path:
-        """Where the segments of a data set of task.yml lie."""
-        return self.root / "data" / "train" / f"{dataset}_segments.jsonl"
+        """Where the segments of a data set of task.yml lie; of a chat its conversations."""
+        return self.root / "data" / "train" / f"{dataset}_{'chat' if self.is_chat else 'segments'}.jsonl"
 
     def rows_path(self, dataset: str) -> Path:
         """Where the rows of a data set of a regression lie."""
@@ -169,8 +181,10 @@ class Task:
 
     @cached_property
     def prompt_files(self) -> list[Path]:
-        """The prompt's files, one a segment."""
-        return [self.dir / name for name in self.spec["prompt"]["segments"]]
+        """The prompt's files: one a segment, or of a chat the system message's and the persona's."""
+        prompt = self.spec["prompt"]
+        names = [prompt["system"], prompt["persona"]] if self.is_chat else prompt["segments"]
+        return [self.dir / name for name in names]
 
     @property
     def constant_segments(self) -> dict[int, str]:
@@ -225,7 +239,9 @@ class Task:
         return [render if isinstance(render, str) else render(text) for render in self._renderers]
 
     def prompt_digest(self) -> str:
-        """Tell one prompt from another, whatever the article."""
+        """Tell one prompt from another, whatever the article or conversation."""
+        if self.is_chat:
+            return digest([self.prompt_sources(), self.spec["chat"]["fields"]])
         return digest(self.prompt("\0"))
 
     def answer(self, label: Any) -> str:
@@ -251,16 +267,6 @@ class Task:
         if "prompt" not in self.spec:
             return {}
         return {"prompt": [self.spec["prompt"], [path.read_text(encoding="utf-8") for path in self.prompt_files]]}
-
-
-def need_extraction(task: Task, tool: str, instead: str) -> None:
-    """Refuse a task whose answers are numbers, in a tool that reads answers.
-
-    Raises:
-        UserError: It is a regression; `instead` says what to do.
-    """
-    if task.kind != "extraction":
-        raise UserError(f"{tool}: reads tasks of kind extraction, and {task.name} is a {task.kind}; {instead}")
 
 
 def load_task(name: str, root: Path = ROOT) -> Task:

@@ -77,9 +77,10 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             problems.append(
                 f"{at('regression', 'targets', name, 'scale')}: found {[low, high]}, expected [least, greatest]"
             )
+    groups = spec["data"].get("curriculum", {}).get("groups", {})
     for name, mix in train.items():
         for role in ("base", "replay"):
-            if "base" in train.get(mix.get(role), {"base": ""}) and role in mix:
+            if role in mix and mix[role] not in groups and "base" in train.get(mix[role], {"base": ""}):
                 expected = "is no data set under data.train that has rows of its own"
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
     problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec, folder)
@@ -91,6 +92,8 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
         judge = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA)
         fault = next(judge.iter_errors(schema))
         problems.append(f"{at('output_schema', *fault.absolute_path)}: not a JSON Schema: {fault.message}")
+    if "chat" in spec:
+        problems += _chat_problems(at, spec, folder)
     return problems + (_gold_problems(at, spec["gold"]) if "gold" in spec else [])
 
 
@@ -156,6 +159,38 @@ def _rows_problems(at: Callable[..., str], data: dict[str, Any]) -> list[str]:
         name = Path(own.get("file", ""))
         if name.is_absolute() or ".." in name.parts:
             problems.append(f"{at('data', *place, 'file')}: found '{name}', expected a name below the raw folder")
+    return problems
+
+
+def _chat_problems(at: Callable[..., str], spec: dict[str, Any], folder: Path) -> list[str]:
+    """Look for prompts that are not there, numbers that are no levels, and groups of no field's values."""
+    fields, data = spec["chat"]["fields"], spec["data"]
+    problems = [
+        f"{at('prompt', key)}: the prompt file {spec['prompt'][key]} does not exist; write it, or mend the name"
+        for key in ("system", "persona")
+        if not (folder / spec["prompt"][key]).is_file()
+    ]
+    for i, name in enumerate(spec["chat"].get("attribute", [])):
+        if "levels" not in fields.get(name, {}):
+            problems.append(f"{at('chat', 'attribute', i)}: '{name}' is no field of chat.fields with levels")
+    if not (curriculum := data.get("curriculum")):
+        return problems
+    values = fields.get(curriculum["by"], {}).get("values")
+    if values is None:
+        return [*problems, f"{at('data', 'curriculum', 'by')}: '{curriculum['by']}' is no field with values"]
+    seen: dict[str, str] = {}
+    for name, own in curriculum["groups"].items():
+        place = at("data", "curriculum", "groups", name)
+        if name in data.get("train", {}):
+            problems.append(f"{place}: a data set of that name stands under data.train too; rename one of them")
+        for value in own:
+            if value not in values:
+                problems.append(f"{place}: '{value}' is no value of {curriculum['by']}, which are {', '.join(values)}")
+            elif seen.setdefault(value, name) != name:
+                problems.append(f"{place}: '{value}' is in group {seen[value]} already")
+    if missing := [value for value in values if value not in seen]:
+        place = at("data", "curriculum", "groups")
+        problems.append(f"{place}: {', '.join(missing)} of {curriculum['by']} are in no group; add them to one")
     return problems
 
 

@@ -1,0 +1,227 @@
+"""Raw conversations -> what Axolotl's chat_template trains on: whole conversations, preferences, and test scenes."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from recipekit import raw, rawfiles
+from recipekit.conversations import Conversation, Conversations, Problem, Row, read_rows, trains
+from recipekit.errors import UserError
+from recipekit.runs import relative
+from recipekit.task import Task
+
+SHOWN = 20  # problems of a file
+
+
+@dataclass
+class Written:
+    """What was written.
+
+    Attributes:
+        rows: Name of a data set, or of the test file -> rows.
+        lengths: Name of a file -> bytes of each of its lines.
+        problems: One line each.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    lengths: dict[str, array] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def chat_row(reader: Conversations, conversation: Conversation) -> Row:
+    """Make the row that trains: messages, each of which says whether it does; of a preference both replies."""
+    messages = reader.messages(conversation)
+    own = {} if conversation.id is None else {"id": conversation.id}
+    if conversation.chosen is not None and conversation.rejected is not None:
+        replies = {"chosen": conversation.chosen, "rejected": conversation.rejected}
+        said = {k: {"role": "assistant", "content": reader.defuse(v.strip())} for k, v in replies.items()}
+        return {**own, "messages": messages, **said}
+    flags = [False, *map(trains, conversation.messages)]  # the system message comes first
+    return {**own, "messages": [{**m, "train": flag} for m, flag in zip(messages, flags, strict=True)]}
+
+
+def difficulty(conversation: Conversation) -> tuple[int, int]:
+    """Tell how hard a conversation is: turns, then characters of the replies."""
+    said = sum(len(m["content"]) for m in conversation.messages if m["role"] == "assistant")
+    return len(conversation.messages), said
+
+
+def sources(task: Task, source: Path) -> tuple[dict[Path, list[str]], list[str]]:
+    """Find the raw files; returns each with the data sets that it becomes, and what is missing."""
+    data = task.spec["data"]
+    wanted = {name: spec.get("file", name) for name, spec in data["train"].items() if "base" not in spec}
+    if "curriculum" in data:
+        wanted |= dict.fromkeys(task.groups, data["curriculum"]["file"])
+    found: dict[Path, list[str]] = defaultdict(list)
+    problems: list[str] = []
+    for name, file in wanted.items():
+        try:
+            found[rawfiles.find(task, source, file)].append(name)
+        except UserError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return found, problems
+
+
+def write(task: Task, source: Path, folder: Path, advance: Callable[..., None]) -> Written:
+    """Write every data set but mixes, and the test scenes, below a folder.
+
+    Raises:
+        UserError: Raw files are missing, or rows of them are wrong; all at once.
+    """
+    reader, done = Conversations(task), Written()
+    files, done.problems = sources(task, source)
+    for path, names in files.items():
+        found = list(sound_rows(reader, path, done.problems, advance))
+        parts = _parts(task, path, names, found, done.problems)
+        for name, rows in parts.items():
+            lines = [orjson.dumps(chat_row(reader, one), option=orjson.OPT_APPEND_NEWLINE) for one in rows]
+            target = folder / task.segments_path(name).name
+            target.write_bytes(b"".join(lines))
+            done.rows[name] = len(lines)
+            done.lengths[target.name] = array("L", map(len, lines))
+    test = task.spec["data"]["test"]
+    try:
+        path = rawfiles.find(task, source, test.get("file", test["input"]))
+        scenes = list(read_scenes(reader, path, done.problems))
+        name = test["input"]
+        (folder / name).write_bytes(b"".join(orjson.dumps(s, option=orjson.OPT_APPEND_NEWLINE) for s in scenes))
+        done.rows[name] = len(scenes)
+    except UserError as error:
+        done.problems += error.problems
+    if done.problems:
+        raise UserError(done.problems)
+    return done
+
+
+def _parts(
+    task: Task, path: Path, names: list[str], rows: list[Conversation], problems: list[str]
+) -> dict[str, list[Conversation]]:
+    """Tell which rows of a file go to which data set; of a curriculum by its field, the easiest first."""
+    if not any(name in task.groups for name in names):
+        return dict.fromkeys(names, rows)
+    by = task.spec["data"]["curriculum"]["by"]
+    group_of = {value: name for name, values in task.groups.items() for value in values}
+    parts: dict[str, list[Conversation]] = {name: [] for name in names}
+    left: dict[Any, int] = defaultdict(int)
+    for row in rows:
+        if group := group_of.get(row.fields.get(by, "")):
+            parts[group].append(row)
+        else:
+            left[row.fields.get(by)] += 1
+    expected = f"expected one of {', '.join(group_of)} (data.curriculum in task.yml)"
+    problems += [
+        f"{relative(path)}: metadata.{by}: found {value!r} in {count:,} rows, {expected}; mend either"
+        for value, count in left.items()
+    ]
+    problems += [
+        f"{relative(path)}: no row has a {by} of group {name} ({', '.join(task.groups[name])}); add some, or drop it"
+        for name, own in parts.items()
+        if not own and not left
+    ]
+    return {name: sorted(own, key=difficulty) for name, own in parts.items()}
+
+
+def sound_rows(
+    reader: Conversations, path: Path, problems: list[str], advance: Callable[..., None] = lambda *_: None
+) -> Iterator[Conversation]:
+    """Read a raw file's conversations; what is wrong goes to `problems`, the first so many of the file.
+
+    Yields:
+        Each conversation that nothing is wrong with.
+    """
+    for row in _sound(path, reader.problems, problems, "no conversation in it; add some, or take the file away"):
+        advance()
+        yield reader.read(row)
+
+
+def read_scenes(reader: Conversations, path: Path, problems: list[str]) -> Iterator[Row]:
+    """Read test scenes: conversations that end with the user; what is wrong goes to `problems`.
+
+    Yields:
+        Each scene that nothing is wrong with, its row as it is.
+    """
+
+    def judge(row: Row) -> list[Problem]:
+        return [*reader.problems(row, scene=True), *scene_problems(row)]
+
+    return _sound(path, judge, problems, "no scene in it; write conversations that end with the user's turn")
+
+
+def _sound(path: Path, judge: Callable[[Row], list[Problem]], problems: list[str], empty: str) -> Iterator[Row]:
+    place, found, lines = relative(path), [], dict[int, int]()
+    line = 0
+    for line, row in read_rows(path):
+        if isinstance(row, str):
+            found.append(f"{place}:{line}: {row}")
+            continue
+        wrong = judge(row)
+        name = row.get("id")
+        if name not in (None, "") and (first := lines.setdefault(raw.key(str(name)), line)) != line:
+            wrong.append(("id", f"'{name}' stands on line {first} already; ids are unique"))
+        found += [f"{place}:{line}: key '{key}': {what}" for key, what in wrong]
+        if not wrong:
+            yield row
+    if not line:
+        found.append(f"{place}: {empty}")
+    problems += found[:SHOWN] + ([f"{place}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
+
+
+KINDS = {
+    "reply": ("reference", str, "a good reply"),
+    "memory": ("facts", list, "a list of texts, one of which a good reply has"),
+    "provocation": None,
+    "attribute": ("set", str, "the name that scenes share which differ in fields alone"),
+}
+
+
+def scene_problems(row: Row) -> Iterable[tuple[str, str]]:
+    """Tell what a scene lacks beside its conversation."""
+    if not isinstance(row.get("id"), str) or not row["id"]:
+        yield "id", f"found {row.get('id')!r}, expected a text; predictions are named by it"
+    kind = row.get("kind")
+    if kind not in KINDS:
+        yield "kind", f"found {kind!r}, expected one of {', '.join(KINDS)}"
+        return
+    if (need := KINDS[kind]) is not None:
+        key, type_, what = need
+        if not isinstance(row.get(key), type_) or not row[key]:
+            yield key, f"missing; a scene of kind {kind} has {what}"
+
+
+def test_scenes(task: Task, path: Path | None = None) -> list[Row]:
+    """Read the test scenes, data/test/<input> unless another file is named.
+
+    Raises:
+        UserError: It is missing, or scenes are wrong.
+    """
+    problems: list[str] = []
+    scenes = list(read_scenes(Conversations(task), path or task.test_path("input"), problems))
+    if problems:
+        raise UserError(problems)
+    return scenes
+
+
+def said(task: Task, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Make conversations texts that can be compared: what is said, and what the system message has beside the persona.
+
+    Args:
+        task: The task.
+        rows: Line and row of regenerated conversations, or of test scenes.
+
+    Yields:
+        Line, and a row with id and body.
+    """
+    reader = Conversations(task)
+    persona = set(reader.default.splitlines())
+    for line, row in rows:
+        scene = "kind" in row
+        turns = reader.messages(reader.read(row)) if scene else row["messages"]
+        system = [text for text in turns[0]["content"].splitlines() if text not in persona]
+        reply = row.get("reference") if scene else row["chosen"]["content"] if "chosen" in row else None
+        texts = [*system, *(turn["content"] for turn in turns[1:]), *([reply] if reply else [])]
+        yield line, {"id": row.get("id"), "body": "\n".join(texts), "label": None}
