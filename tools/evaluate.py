@@ -4,6 +4,8 @@
     uv run tools/evaluate.py hawks --predictions FILE --gold FILE --output DIR
     uv run tools/evaluate.py hawks --compare A.jsonl B.jsonl            # is B really better than A?
     uv run tools/evaluate.py hawks --baseline recipes/hawks/baseline.yml   # exit 1 where a metric misses its bar
+    uv run tools/evaluate.py companion --judge URL --judge-model NAME   # of a chat: a model judges the replies, too
+    uv run tools/evaluate.py companion --ratings ratings.csv            # what people said of them
 
 Writes DIR/metrics.json, errors.jsonl (every wrong value, or the worst estimates), report.html and, of rankings, tables
 as CSV. What is compared and counted, and how: docs/evaluation.md.
@@ -16,10 +18,18 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import evaluating, extraction_evaluation, ranking_evaluation, regression_evaluation, tables
+from recipekit import (
+    chat_evaluation,
+    chat_ratings,
+    evaluating,
+    extraction_evaluation,
+    ranking_evaluation,
+    regression_evaluation,
+    tables,
+)
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
-from recipekit.evaluating import Kind, Options
+from recipekit.evaluating import Judge, Kind, Options
 from recipekit.runs import Step, relative
 from recipekit.task import Task, load_task
 
@@ -27,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "extraction": extraction_evaluation,
     "regression": regression_evaluation,
     "ranking": ranking_evaluation,
+    "chat": chat_evaluation,
 }
 
 
@@ -45,36 +56,37 @@ def make_step(task: Task, predictions: Path, options: Options) -> Step:
 def evaluate(
     task: str,
     predictions: Annotated[Path | None, typer.Option(help="JSONL; default outputs/TASK/predictions.jsonl")] = None,
-    gold: Annotated[Path | None, typer.Option(help="CSV; default the task's, below data/test/")] = None,
-    articles: Annotated[
-        Path | None, typer.Option(help="as predict.py reads them; default the task's, where gold is")
-    ] = None,
+    gold: Annotated[Path | None, typer.Option(help="CSV, or scenes of a chat; default the task's")] = None,
+    articles: Annotated[Path | None, typer.Option(help="as predict.py reads them; default the task's")] = None,
     output: Annotated[Path | None, typer.Option(help="folder; default outputs/TASK/evaluation")] = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(help="two predictions files; tests B against A")] = None,
     baseline: Annotated[Path | None, typer.Option(help="YAML of bars; exit 1 where a metric misses its own")] = None,
     redact: Annotated[bool, typer.Option(help="no personal names in errors.jsonl and report.html")] = False,
     resamples: Annotated[int, typer.Option(min=100, help="bootstrap samples for the intervals")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    judge: Annotated[str | None, typer.Option(help="of a chat: URL of an OpenAI-compatible server of a judge")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="the judge's name there")] = None,
+    ratings: Annotated[Path | None, typer.Option(help="of a chat: CSV of what people said of the replies")] = None,
     mlflow: Annotated[bool | None, typer.Option(help="log to MLflow; default only where all paths are default")] = None,
 ) -> None:
-    """Score a task's predictions against its gold CSV."""
+    """Score a task's predictions against its gold CSV, or a chat's against its scenes."""
     kind = KINDS[(recipe := load_task(task)).kind]
-    is_step = not any((predictions, gold, articles, output, compare))
+    asked = chat_options(recipe, articles, judge, judge_model, ratings)
+    is_step = not any((predictions, gold, articles, output, compare, judge, ratings))
     if is_step:
         log_to("evaluate", recipe.outputs)
     without = {"--predictions": predictions, "--articles": articles, "--baseline": baseline, "--redact": redact}
     if compare and (given := [name for name, value in without.items() if value]):
         raise UserError(f"--compare does not go with {', '.join(given)}: it only compares; run evaluate.py once more")
     own = recipe.test_path("input")
-    right = gold or recipe.test_path("gold")
+    right = gold or (own if recipe.kind == "chat" else recipe.test_path("gold"))
     options = Options(
         right, articles or (own if gold is None and own.exists() else None),
         output or recipe.outputs / "evaluation", resamples, seed, redact,
-        evaluating.read_bars(baseline, kind.bars(recipe, right)) if baseline else {},
+        evaluating.read_bars(baseline, kind.bars(recipe, right)) if baseline else {}, asked,
     )  # fmt: skip
-    if compare:
-        show(kind.compare(recipe, compare, options))
-        show(f"evaluate: written to {relative(options.output / 'compare.json')}")
+    if ratings or compare:
+        only_shown(recipe, compare, ratings, options)
         return
     predictions = predictions or recipe.outputs / "predictions.jsonl"
     step = make_step(recipe, predictions, options)
@@ -89,6 +101,36 @@ def evaluate(
         step.record(**kind.recorded(metrics))
     if baseline:
         show_failures(failures, baseline)
+
+
+def only_shown(task: Task, compare: tuple[Path, Path] | None, ratings: Path | None, options: Options) -> None:
+    """Compare two files, or aggregate what people said, and show it."""
+    if ratings:
+        show(chat_ratings.aggregate(task, ratings, options))
+    elif compare:
+        show(KINDS[task.kind].compare(task, compare, options))
+    show(f"evaluate: written to {relative(options.output / (chat_ratings.RATINGS if ratings else 'compare.json'))}")
+
+
+def chat_options(
+    task: Task, articles: Path | None, url: str | None, model: str | None, ratings: Path | None
+) -> Judge | None:
+    """Return the judge that is asked, if any.
+
+    Raises:
+        UserError: Options do not go together, or with the task's kind.
+    """
+    problems = []
+    given = {"--judge": url, "--judge-model": model, "--ratings": ratings}
+    if task.kind != "chat":
+        problems = [f"{name} is for tasks of kind chat; {task.name} is a {task.kind}" for name in given if given[name]]
+    elif articles:
+        problems = ["--articles is for articles; name other scenes of a chat with --gold"]
+    if bool(url) != bool(model):
+        problems.append("--judge and --judge-model go together: a server's URL, and a model's name there")
+    if problems:
+        raise UserError(problems)
+    return Judge(url, model) if url and model else None
 
 
 def show_failures(failures: list[str], baseline: Path) -> None:

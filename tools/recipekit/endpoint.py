@@ -13,11 +13,11 @@ from recipekit.hub import masked
 RETRIES, SECONDS = 5, 600  # of a request
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, option: str = "--server") -> None:
     """Refuse what is no URL of a server.
 
     Raises:
-        UserError: It is none.
+        UserError: It is none; it names the option that the URL was given with.
     """
     try:
         parts = urlsplit(url)
@@ -26,34 +26,40 @@ def check_url(url: str) -> None:
         good = False
     if not good:
         raise UserError(
-            f"--server: {masked(url)!r} is no URL like http://localhost:8000/v1; mend it (where a password has / or @, "
+            f"{option}: {masked(url)!r} is no URL like http://localhost:8000/v1; mend it (where a password has / or @, "
             "write %2F or %40)"
         )
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Turn what the client raises into a UserError that says what to check."""
+def explained(url: str, option: str = "--server") -> Iterator[None]:
+    """Turn what the client raises into a UserError that says what to check, and which option names the server."""
     try:
         yield
     except openai.APITimeoutError:
         raise UserError(f"{url}: no reply within {SECONDS} s; lower --concurrency, or see the server's log") from None
     except openai.APIConnectionError as error:
         reason = error.__cause__ or error
-        raise UserError(f"{url}: no server answers there ({reason}); start it, or mend --server") from None
+        raise UserError(f"{url}: no server answers there ({reason}); start it, or mend {option}") from None
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:  # whose message may show the key
         raise UserError(
             f"{url}: {error.status_code}, the server wants another key; write it as OPENAI_API_KEY into .env"
         ) from None
     except openai.APIStatusError as error:
         said = re.sub(r"\s+", " ", str(error.message))[:300]
+        named, refused = "--judge-model", "the server refused the request; see its log"
+        if option == "--server":
+            named, refused = (
+                "--served-model",
+                "the server refused the request; where it takes no token ids, use --prompt-as text",
+            )
         hint = {
-            404: "no such model or path; --server ends in /v1, and --served-model names a model that it lists",
-            400: "the server refused the request; where it takes no token ids, use --prompt-as text",
-            422: "the server refused the request; where it takes no token ids, use --prompt-as text",
+            404: f"no such model or path; {option} ends in /v1, and {named} names a model that it lists",
+            400: refused,
+            422: refused,
         }.get(error.status_code, "see the server's log, then run the same command again to go on")
         raise UserError(f"{url}: {said}; {hint}") from None
     except (AttributeError, TypeError, ValueError):  # the client takes HTML, a list and broken JSON for a reply
         raise UserError(
-            f"{url}: no OpenAI-compatible server answers there, but another program; mend --server, which ends in /v1"
+            f"{url}: no OpenAI-compatible server answers there, but another program; mend {option}, which ends in /v1"
         ) from None

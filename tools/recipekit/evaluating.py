@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import rapidfuzz
 from rich.table import Table
@@ -15,6 +15,18 @@ from recipekit.console import show
 from recipekit.errors import UserError
 from recipekit.runs import relative
 from recipekit.task import Task
+
+
+class Judge(NamedTuple):
+    """A model that judges replies, behind an OpenAI-compatible server.
+
+    Attributes:
+        url: Base URL, http://localhost:8000/v1.
+        model: Its name there.
+    """
+
+    url: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Options:
         seed: Of the draws.
         redact: Whether personal names are taken out of errors.jsonl and report.html.
         bars: Metric's dotted name -> what it must reach.
+        judge: Of a chat: the model that judges replies; None: none is asked.
     """
 
     gold: Path
@@ -38,6 +51,7 @@ class Options:
     seed: int = 0
     redact: bool = False
     bars: Mapping[str, float] = field(default_factory=dict)
+    judge: Judge | None = None
 
 
 class Kind(Protocol):
@@ -95,8 +109,9 @@ def refuse_redact(task: Task, options: Options) -> None:
 def is_bundled(task: Task, gold: Path) -> bool:
     """Tell whether a gold file is the invented sample in the repository, or was made of it: its scores say little."""
     found = runs.digest(gold)
-    sample = task.sample_dir / task.spec["data"]["test"]["gold"]
-    if sample.exists():
+    test = task.spec["data"]["test"]
+    sample = task.sample_dir / test.get("gold", "scenes.jsonl")
+    if sample.exists() and ("gold" in test or runs.digest(sample) == found):
         return runs.digest(sample) == found
     made = runs.read_record(task.outputs / "state" / "regenerate.json")
     source = made.get("source")

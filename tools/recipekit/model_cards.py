@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
 
-from recipekit import ROOT, tables
+from recipekit import ROOT, chat_tables, tables
+from recipekit.conversations import Conversation, Conversations
 from recipekit.regressor import COVERAGE, FILE, read_facts
 from recipekit.task import Task
 
@@ -19,7 +20,7 @@ SOURCES = [
     Path(__file__),
     *(
         TEMPLATES / f"{kind}{name}"
-        for kind in ("", "regression_", "ranking_")
+        for kind in ("", "regression_", "ranking_", "chat_")
         for name in ("card.md.j2", "snippet.py.j2")
     ),
 ]
@@ -52,6 +53,7 @@ def environment() -> jinja2.Environment:
         "percent": tables.percent,
         "f1_interval": tables.f1_interval,
         "number": tables.number,
+        "mean": chat_tables.mean,
         "pprint": lambda value: pformat(value, width=100),
     }
     return found
@@ -151,7 +153,50 @@ def ranking(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
     )
 
 
-KINDS = {"extraction": extraction, "regression": regression, "ranking": ranking}
+def chat(task: Task, metrics: Mapping[str, Any], repo: str) -> Card:
+    """Describe a model that talks as a character."""
+    titles = {
+        "persona.consistent": "replies in character", "persona.provoked": "drops its role when provoked",
+        "fluency.fluent": "fluent replies", "relevance.mrr": "MRR of the own scene", "memory.use": "uses a memory",
+    }  # fmt: skip
+    named = {name: metrics[name.partition(".")[0]][name.partition(".")[2]] for name in titles}
+    scores = {name.replace(".", "_"): (titles[name], value) for name, value in named.items()}
+    system = _system(task)
+    tokens = [one for one in task.spec["prompt"].get("special_tokens", []) if one.isascii()]
+    snippet = environment().get_template("chat_snippet.py.j2").render(repo=repo, system=system, tokens=tokens)
+    return Card(
+        "chat_card.md.j2",
+        {
+            "pipeline_tag": "text-generation",
+            "tags": ["conversational", "roleplay", "japanese", "lora", "axolotl"],
+            "eval_results": _results(task, metrics, "text-generation", scores),
+        },
+        {
+            "character": task.spec["chat"]["character"],
+            "fields": task.spec["chat"]["fields"],
+            "shown": [name.split(".") for name, number in metrics["numbers"].items() if number],
+            "of_references": (metrics["references"] or {"scores": {}})["scores"],
+            "system": system,
+            "snippet": snippet.strip(),
+        },
+    )
+
+
+def _system(task: Task) -> str:
+    """Render a system message with the middle level or value of each field that it tells."""
+    conversations = Conversations(task)
+    fields: dict[str, Any] = {
+        name: len(spec["levels"]) // 2 for name, spec in conversations.fields.items() if "levels" in spec
+    }
+    for name, spec in conversations.fields.items():
+        if "values" in spec and not spec.get("many"):
+            more = fields | {name: list(spec["values"])[len(spec["values"]) // 2]}
+            before, after = (conversations.system(Conversation(None, [], fields=one)) for one in (fields, more))
+            fields = more if before != after else fields
+    return conversations.system(Conversation(None, [], fields=fields))
+
+
+KINDS = {"extraction": extraction, "regression": regression, "ranking": ranking, "chat": chat}
 
 
 def _snippet(name: str, task: Task, repo: str) -> str:

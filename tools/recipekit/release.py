@@ -7,6 +7,11 @@ import numpy as np
 
 from recipekit.scoring import LEVEL, Estimate, Layout, Tally, allowed, interval
 
+LOWER_IS_BETTER = {
+    "false_positive_rate", "persona.breaks", "persona.provoked", "fluency.empty", "fluency.broken", "fluency.looping",
+    "fluency.repeated", "fluency.longest_repeat", "diversity.identical",
+}  # fmt: skip
+
 
 class Difference(NamedTuple):
     """How a metric differs between two prediction files, b - a.
@@ -67,7 +72,7 @@ def compare(layout: Layout, pairs: Tally, resamples: int, seed: int) -> dict[str
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether less of a metric is better."""
-    return metric == "false_positive_rate" or metric.endswith((".mse", ".rmse", ".mae"))
+    return metric in LOWER_IS_BETTER or metric.endswith((".mse", ".rmse", ".mae"))
 
 
 def gate(metrics: Mapping[str, Estimate], bars: Mapping[str, float], numbers: Mapping[str, int]) -> list[str]:

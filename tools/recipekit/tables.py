@@ -27,7 +27,7 @@ def f1_interval(values: Mapping[str, Any]) -> str:
 
 def scores(metrics: Mapping[str, Any], title: str) -> Table:
     """Lay the scores of metrics.json out."""
-    found = _table(title, summary(metrics))
+    found = new_table(title, summary(metrics))
     found.add_column("field", min_width=max(map(len, metrics["fields"])))
     for heading in ("P", "R", "F1", "95%", "right", "spurious", "missed"):
         found.add_column(heading, justify="right")
@@ -57,7 +57,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 def differences(found: Mapping[str, Difference], files: Sequence[str]) -> Table:
     """Lay a comparison out: F1 of everything, and the rates."""
-    result = _table(f"A {files[0]}\nB {files[1]}", _verdict(found))
+    result = new_table(f"A {files[0]}\nB {files[1]}", _verdict(found))
     for heading in ("F1 or rate", "A", "B", "B - A", "95%", "p", ""):
         result.add_column(heading, justify="left" if heading in ("F1 or rate", "") else "right")
     for name, one in found.items():
@@ -86,7 +86,7 @@ def level(metrics: Mapping[str, Any]) -> str:
 def estimates(metrics: Mapping[str, Any], title: str) -> Table:
     """Lay the scores of a regression out, beside those of its baselines."""
     own = level(metrics)
-    result = _table(title, "\n".join([estimates_summary(metrics), *verdicts(metrics)]))
+    result = new_table(title, "\n".join([estimates_summary(metrics), *verdicts(metrics)]))
     result.padding = (0, 0, 0, 0)  # so that two baselines fit into 80 columns
     first = f"by {metrics['group_key']}" if own == "group" else "by row"
     result.add_column(first, min_width=max(map(len, metrics[own])))
@@ -143,7 +143,7 @@ def estimate_differences(
 def _differences(
     found: Mapping[str, Mapping[str, Any]], files: Sequence[str], first: str, metrics: Sequence[str], verdict: str
 ) -> Table:
-    result = _table(f"A {files[0]}\nB {files[1]}", verdict)
+    result = new_table(f"A {files[0]}\nB {files[1]}", verdict)
     for heading in (first, "", "A", "B", "B - A", "95%", "p", ""):
         result.add_column(heading, justify="left" if heading in (first, "") else "right")
     result.padding = (0, 0, 0, 0)
@@ -158,7 +158,7 @@ def _differences(
 
 def rankings(metrics: Mapping[str, Any], title: str) -> Table:
     """Lay the scores of a ranking out, beside those of its baselines."""
-    result = _table(title, "\n".join([ranking_summary(metrics), *ranking_verdicts(metrics)]))
+    result = new_table(title, "\n".join([ranking_summary(metrics), *ranking_verdicts(metrics)]))
     result.padding = (0, 0, 0, 0)  # so that three baselines fit into 80 columns
     result.add_column("", min_width=max(map(len, metrics["scores"])))
     columns: list[tuple[Mapping[str, Any], str]] = []
@@ -224,10 +224,51 @@ def ranking_differences(found: Mapping[str, Mapping[str, Any]], files: Sequence[
     return _differences(found, files, "", ("ndcg", "spearman", "top1", "mse", "r2"), f"NDCG: {said}")
 
 
+def chat(metrics: Mapping[str, Any], title: str) -> Table:
+    """Lay the scores of a chat out, beside those of the references."""
+    result = new_table(title, "\n".join([chat_summary(metrics), *chat_notes(metrics)]))
+    result.padding = (0, 0, 0, 1)
+    for heading in ("", "model", "95%", "references", "of"):
+        result.add_column(heading, justify="right" if heading else "left")
+    known = (metrics["references"] or {"scores": {}})["scores"]
+    shown = [name for name, number in metrics["numbers"].items() if number]
+    for name, after in zip(shown, [*shown[1:], ""], strict=True):
+        part, _, metric = name.partition(".")
+        value, bounds = metrics[part][metric], metrics[part][f"{metric}_interval"]
+        interval = f"{number(bounds[0])}-{number(bounds[1])}" if bounds else ""
+        reference = number(known[part][metric]) if metric in known.get(part, {}) else ""
+        last = part != after.partition(".")[0]
+        result.add_row(name, number(value), interval, reference, f"{metrics['numbers'][name]:,}", end_section=last)
+    return result
+
+
+def chat_summary(metrics: Mapping[str, Any]) -> str:
+    """Say in one line how good the replies of a chat are."""
+    persona, near = metrics["persona"], metrics["relevance"]
+    parts = [f"in character {percent(persona['consistent'])}", f"fluent {percent(metrics['fluency']['fluent'])}"]
+    if persona["provoked"] is not None:
+        parts.append(f"drops its role when provoked {percent(persona['provoked'])}")
+    if near["mrr"] is not None:
+        parts.append(f"MRR {number(near['mrr'])} (chance {number(near['chance'])})")
+    if metrics["memory"]["use"] is not None:
+        uses = percent(metrics["memory"]["use"]), percent(metrics["memory"]["chance"])
+        parts.append(f"uses memories {uses[0]} (chance {uses[1]})")
+    return f"{metrics['scenes']:,} scenes: {', '.join(parts)}"
+
+
+def chat_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Say of each field that scenes vary whether the replies follow it."""
+    found = metrics["attributes"] or {"fields": {}}
+    named = list(found["fields"].items())
+    named += [("all fields together", found["corners"])] if "corners" in found else []
+    return [f"{name}: {'the replies follow it' if one['obeyed'] else 'no effect shown'}" for name, one in named]
+
+
 OF_KIND: dict[str, Callable[[Mapping[str, Any], str], Table]] = {
     "extraction": scores,
     "regression": estimates,
     "ranking": rankings,
+    "chat": chat,
 }
 
 
@@ -248,7 +289,8 @@ def _lower(one: Mapping[str, Any] | None) -> str:
     return f"MAE: {better}, by {abs(one['difference']):.3f} (p = {one['p']:.3f})"
 
 
-def _table(title: str, caption: str) -> Table:
+def new_table(title: str, caption: str) -> Table:
+    """Make a table without columns, with a line or more below it."""
     found = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     found.title_justify = found.caption_justify = "left"
     return found
