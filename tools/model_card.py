@@ -13,7 +13,9 @@ from typing import Any
 from recipekit import hub, model_cards
 from recipekit.console import log_to, main, show
 from recipekit.errors import UserError
+from recipekit.pipeline import training
 from recipekit.regressor import FILE
+from recipekit.resolve import merged_phase
 from recipekit.runs import Step, read_record, relative, write_text
 from recipekit.task import Task, load_task
 
@@ -35,7 +37,7 @@ def read_json(path: Path, maker: str) -> dict[str, Any]:
 
 def records(task: Task) -> list[dict[str, Any]]:
     """Read the records of the steps so far, with their plain facts as text."""
-    names = ["regenerate", *task.phases, "merge", "predict", "baselines", "evaluate"]
+    names = ["regenerate", *training(task), "merge", "predict", "baselines", "evaluate"]
     found = [read_record(task.outputs / "state" / f"{name}.json") for name in names]
     return [{**record, "facts": facts(record)} for record in found if record]
 
@@ -75,6 +77,26 @@ def front_matter(task: Task, metadata: dict[str, Any], base: str | None, license
     ).to_yaml()
 
 
+def trained_weights(task: Task) -> tuple[dict[str, Any], list[Path]]:
+    """Read the last phase's adapter config, and name the files that were read.
+
+    Where its base is the merged model of an earlier phase, the base that the first phase began with stands in it
+    instead. Where every weight was trained there is no adapter, and the phase's record says the base.
+
+    Raises:
+        UserError: A phase has not been trained.
+    """
+    record = task.outputs / "state" / f"{task.phases[-1]}.json"
+    first, last = (task.outputs / phase / "adapter_config.json" for phase in (task.phases[0], task.phases[-1]))
+    if not last.exists() and (base := read_record(record).get("base")):
+        return {"base_model_name_or_path": base}, [record]
+    adapter = read_json(last, f"train.py {task.name} {last.parent.name}")
+    if merged_phase(task, adapter["base_model_name_or_path"]) is None:
+        return adapter, [last]
+    began = read_json(first, f"train.py {task.name} {first.parent.name}")
+    return adapter | {"base_model_name_or_path": began["base_model_name_or_path"]}, [first, last]
+
+
 def write_card(task: Task, metrics: dict[str, Any], adapter: dict[str, Any], repo: str) -> str:
     """Render the card."""
     base = str(adapter["base_model_name_or_path"])
@@ -103,18 +125,18 @@ def card(task: str) -> None:
     recipe = load_task(task)
     log_to("card", recipe.outputs)
     metrics_path = recipe.outputs / "evaluation" / "metrics.json"
-    adapter_path = recipe.outputs / recipe.phases[-1] / "adapter_config.json"
     metrics = read_json(metrics_path, f"evaluate.py {task}")
-    adapter = read_json(adapter_path, f"train.py {task} {recipe.phases[-1]}")
+    adapter, configs = trained_weights(recipe)
     repo = hub.model_repo(recipe) or f"owner/{recipe.slug}"
     heads = recipe.outputs / "merged" / FILE
-    sources = [Path(__file__), *model_cards.SOURCES, metrics_path, adapter_path, *([heads] if heads.exists() else [])]
+    sources = [Path(__file__), *model_cards.SOURCES, metrics_path, *([heads] if heads.exists() else [])]
     inputs = {
         "task": recipe.spec,
         "repo": repo,
         "records": records(recipe),
         **(recipe.prompt_sources() if "prompt" in recipe.spec else {}),
         **{path.name: path for path in sources},
+        **{relative(path): path for path in configs},
     }
     step = Step(recipe.outputs, "card", inputs, [recipe.outputs / "README.md"])
     if step.done():

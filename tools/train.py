@@ -101,7 +101,9 @@ def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, P
             raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
     step.products = models.trained_files(output, config)  # how many files there are is known now
-    step.record(prompt=None if "regression" in config else task.prompt_digest(), **less, **facts)
+    step.record(
+        base=config["base_model"], prompt=None if "regression" in config else task.prompt_digest(), **less, **facts
+    )
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
     return None, log
 

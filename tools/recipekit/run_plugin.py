@@ -52,18 +52,23 @@ class RunPlugin(BasePlugin):
         if self.loaded:  # a reference model is loaded after the trained one
             return
         self.loaded = True
-        if isinstance(model, PeftModel):
-            weights = trained_weights(model)
-            self.start = {
-                "start_digest": tensors_digest(weights),
-                "start_lora_digest": tensors_digest(lora_alone(weights)),
-            }
+        self._digest(model)
         if not torch.cuda.is_available() and not cfg.sample_packing:
             model.register_forward_pre_hook(only_what_is_trained, with_kwargs=True)
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
         """See that conversations are trained as they are served, token by token."""
         trained_tokens.check(cfg, trainer)
+        if not self.start:  # of preferences, the trainer makes the adapter
+            self._digest(trainer.model)
+
+    def _digest(self, model: Any) -> None:
+        if isinstance(model, PeftModel):
+            weights = trained_weights(model)
+            self.start = {
+                "start_digest": tensors_digest(weights),
+                "start_lora_digest": tensors_digest(lora_alone(weights)),
+            }
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Watch the training loop."""
