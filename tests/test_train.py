@@ -143,11 +143,11 @@ def test_leftovers_of_other_inputs_are_removed_and_of_the_same_kept(mini: Path) 
     ]
 
 
-def test_a_torn_checkpoint_is_removed(mini: Path) -> None:
-    task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "p"}
+def test_a_checkpoint_that_is_torn_or_at_the_very_end_is_removed(mini: Path) -> None:
+    task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "p", "max_steps": 40}
     output = mini / "outputs" / "mini" / "phase2"
     prepare_output(task, "phase2", config, "one")
-    for step, size in ((10, 4), (20, 3), (30, None)):
+    for step, size in ((10, 4), (20, 3), (30, None), (40, 4)):  # from the last step the trainer would take one more
         checkpoint = output / f"checkpoint-{step}"
         checkpoint.mkdir()
         (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])

@@ -178,18 +178,6 @@ def prompt_is_of_today(task: Task, path: Path) -> bool:
     return has_prompt_of_today(task, next(read_jsonl(path))[1])
 
 
-def base_folder(task: Task, config: dict[str, Any]) -> Path:
-    """Return where the base's files lie, which training has fetched."""
-    base = task.root / config["base_model"]
-    if base.is_dir():
-        return base
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(config["base_model"], revision=config.get("revision_of_model"), local_files_only=True)
-    )
-
-
 def gpu_count() -> int:
     """Count the GPUs that training will use.
 
@@ -215,8 +203,12 @@ def prepare_output(task: Task, phase: str, config: dict[str, Any], inputs: str) 
         (output / name).unlink(missing_ok=True)
     whole = [0]
     for checkpoint in output.glob("checkpoint-*"):
-        if is_whole(checkpoint):
-            whole.append(int(checkpoint.name.rpartition("-")[2]))
+        reached = int(checkpoint.name.rpartition("-")[2])
+        if is_whole(checkpoint) and reached < config.get("max_steps", sys.maxsize):
+            whole.append(reached)
+        elif is_whole(checkpoint):  # a trainer that goes on from its last step takes one more
+            show(f"{relative(checkpoint)}: the last step of a run that did not end; going back to the one before")
+            shutil.rmtree(checkpoint)
         else:
             show(f"{relative(checkpoint)}: not whole; removing it")
             shutil.rmtree(checkpoint)
@@ -279,7 +271,9 @@ def check_result(task: Task, phase: str, config: dict[str, Any], log: Path) -> d
     if not facts["evaluations"]:
         problems.append("no evaluation took place; set eval_steps to at most max_steps, and test_datasets")
     if not config.get("adapter"):
-        if not models.differs(base_folder(task, config), output):
+        if not models.differs(
+            models.files_of(task.root, config["base_model"], config.get("revision_of_model")), output
+        ):
             problems.append("no weight differs from the base's; look at learning_rate and the labels of the data")
     elif facts["start_digest"] == facts["end_digest"]:
         problems.append("the adapter did not change; look at learning_rate, warmup_steps and the labels of the data")

@@ -80,6 +80,15 @@ def phase_files(output: Path, config: dict[str, Any]) -> list[Path]:
     ]
 
 
+def files_of(root: Path, name: str, revision: str | None) -> Path:
+    """Return where a model's files lie: a folder below root, or one of the Hub's that has been fetched."""
+    if (root / name).is_dir():
+        return root / name
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, local_files_only=True))
+
+
 def differs(base: Path, model: Path) -> bool:
     """Tell whether any weight of a model's files is another than in its base's."""
     from safetensors import safe_open
