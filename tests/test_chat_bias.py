@@ -42,7 +42,7 @@ def test_numbers_are_those_counted_by_hand(task):
     write_rows(task.sample_dir / "aku_val.jsonl", [conversation(4, "food", (4, 0), 2)])
     found, _ = report(task)
     assert {name: each["rows"] for name, each in found["sets"].items()} == {
-        "aku_group1": 2, "aku_group3": 1, "aku_val": 1,
+        "aku_group1": 2, "aku_group3": 1, "aku_group1_val": 1,
     }  # fmt: skip
     genres = {one["value"]: one["count"] for one in found["fields"]["genre"]["bins"]}
     assert list(genres) == GENRES and [g for g in GENRES if genres[g]] == ["weather", "food", "worry"]

@@ -55,8 +55,8 @@ def sources(task: Task, source: Path) -> tuple[dict[Path, list[str]], list[str]]
     """Find the raw files; returns each with the data sets that it becomes, and what is missing."""
     data = task.spec["data"]
     wanted = {name: spec.get("file", name) for name, spec in data["train"].items() if "base" not in spec}
-    if "curriculum" in data:
-        wanted |= dict.fromkeys(task.groups, data["curriculum"]["file"])
+    for name in task.groups:
+        wanted[name] = data["curriculum"]["file" if task.role(name) == "train" else "validation"]
     found: dict[Path, list[str]] = defaultdict(list)
     problems: list[str] = []
     for name, file in wanted.items():
@@ -118,7 +118,7 @@ def _parts(
     if not any(name in task.groups for name in names):
         return dict.fromkeys(names, rows)
     by = task.spec["data"]["curriculum"]["by"]
-    group_of = {value: name for name, values in task.groups.items() for value in values}
+    group_of = {value: name for name in names for value in task.groups[name]}
     parts: dict[str, list[Conversation]] = {name: [] for name in names}
     left: dict[Any, int] = defaultdict(int)
     for row in rows:

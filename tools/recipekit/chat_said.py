@@ -40,10 +40,11 @@ class Said:
 
 
 def raw_names(task: Task) -> dict[str, str]:
-    """Return the names of a chat task's raw files: data set -> file; a curriculum's stands under "curriculum"."""
+    """Return the names of a chat task's raw files, by data set; a curriculum's are "curriculum" and "validation"."""
     data = task.spec["data"]
-    names = {name: spec["file"] for name, spec in data["train"].items() if "file" in spec}
-    return {"curriculum": data["curriculum"]["file"], **names} if "curriculum" in data else names
+    names = {"curriculum": "file", "validation": "validation"}
+    own = {name: data["curriculum"][key] for name, key in names.items() if key in data.get("curriculum", {})}
+    return own | {name: spec["file"] for name, spec in data["train"].items() if "file" in spec}
 
 
 def raw_files(task: Task) -> dict[str, Path]:
@@ -132,7 +133,8 @@ def _whole(conversation: Conversation) -> Conversation:
 def _group(task: Task, name: str, found: Conversation) -> str:
     """Name the data set that a row comes into."""
     curriculum = task.spec["data"].get("curriculum")
-    if curriculum is None or name not in ("curriculum", DRAFTS):
+    if curriculum is None or name not in ("curriculum", "validation", DRAFTS):
         return name
-    value = found.fields.get(curriculum["by"])
-    return next((group for group, values in curriculum["groups"].items() if value in values), name)
+    value, role = found.fields.get(curriculum["by"]), "validation" if name == "validation" else "train"
+    names = (group for group, values in task.groups.items() if value in values and task.role(group) == role)
+    return next(names, name)

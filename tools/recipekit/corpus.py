@@ -108,7 +108,7 @@ class Corpus:
         made = task.estimates or task.is_chat  # read as regenerate made them
         found = rawfiles.files(task, self.source)[0] if not made else []
         for name in [*task.raw_sets, rawfiles.TEST]:
-            split = "test" if name == rawfiles.TEST else data["train"].get(name, {}).get("role", "train")
+            split = "test" if name == rawfiles.TEST else task.role(name)
             if task.is_chat:
                 path = task.test_path("input") if name == rawfiles.TEST else task.segments_path(name)
                 yield name, split, path, chat_rows.said(task, read_jsonl(path)), lambda _: []

@@ -132,10 +132,10 @@ class Exported:
     def chat_files(self, *roles: str) -> list[Path]:
         """Return the raw files of data sets with these roles (train, validation), those that are there."""
         data = self.task.spec["data"]
-        declared = [spec for spec in data["train"].values() if spec.get("role", "train") in roles and "file" in spec]
-        if "train" in roles and "curriculum" in data:
-            declared.append(data["curriculum"])
-        paths = [self.task.raw_dir / spec["file"] for spec in declared]
+        files = [own["file"] for own in data["train"].values() if own.get("role", "train") in roles and "file" in own]
+        keys = {"train": "file", "validation": "validation"}
+        files += [data["curriculum"][keys[role]] for role in roles if keys[role] in data.get("curriculum", {})]
+        paths = [self.task.raw_dir / file for file in files]
         return [path for path in dict.fromkeys(paths) if path.is_file()]
 
     def _own(self) -> Iterator[list[Message]]:

@@ -40,7 +40,7 @@ def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]
         folder: Where base and replay lie, and the mix goes.
         name: The mix's, in task.yml.
         spec: Its base, replay, replay_share and seed.
-        lengths: Name of a file -> bytes of each of its lines.
+        lengths: Name of a file -> bytes of each of its lines; gets the mix's.
         form: How the names of the files end: "segments", or "chat".
 
     Returns:
@@ -53,9 +53,10 @@ def mix(folder: Path, name: str, spec: dict[str, Any], lengths: dict[str, array]
     drawn = array("Q", (len(base) + n for n in rng.sample(range(len(replay)), min(wanted, len(replay)))))
     rows = array("Q", range(len(base))) + drawn
     rng.shuffle(rows)
+    own = lengths[f"{name}_{form}.jsonl"] = array("L")  # a later mix may replay this one
     with (folder / f"{name}_{form}.jsonl").open("wb") as stream:
         for number in rows:
-            stream.write(base[number] if number < len(base) else replay[number - len(base)])
+            own.append(stream.write(base[number] if number < len(base) else replay[number - len(base)]))
     parts = (spec["base"], spec["replay"], name)
     manifest = {
         **spec,

@@ -149,6 +149,11 @@ def occupations(task: Task) -> list[Path]:
     return [task.dir / name for name in names]
 
 
+def split_path(task: Task) -> Path:
+    """Where it stands which part each value of a regression's group was drawn into."""
+    return task.root / "data" / "train" / f"{task.spec['name']}_split.json"
+
+
 def products(task: Task) -> list[Path]:
     """Name every file that regenerate makes of a regression's training data."""
     data = task.spec["data"]
@@ -159,7 +164,7 @@ def products(task: Task) -> list[Path]:
         if {**data.get("rows", {}), **owner.get("rows", {})}.get("format") == "nemotron_personas":
             paths += [task.rows_path(name).with_suffix(".manifest.json") for name in owner["shares"]]
     if task.group and splits(data):
-        paths.append(task.split_path)
+        paths.append(split_path(task))
     return paths
 
 
@@ -167,7 +172,7 @@ def write_split(task: Task, groups: Mapping[str, str], folder: Path) -> list[str
     """Write which part each value of the group was drawn into; returns how many were, for people to read."""
     if not task.group or not splits(task.spec["data"]):
         return []
-    write_text(folder / task.split_path.name, json.dumps(groups, ensure_ascii=False, indent=1) + "\n")
+    write_text(folder / split_path(task).name, json.dumps(groups, ensure_ascii=False, indent=1) + "\n")
     drawn = Counter(groups.values())
     return [f"{task.group}s: " + ", ".join(f"{part} {count:,}" for part, count in drawn.items())] if groups else []
 

@@ -95,6 +95,12 @@ def merged_phase(task: Task, base: str) -> str | None:
     return next((phase for phase in task.phases if _same(base, f"outputs/{task.slug}/{phase}/merged")), None)
 
 
+def all_phases(task: Task) -> list[str]:
+    """Name the phases of a task and of its variants."""
+    lists = [task.spec.get("phases", []), *task.spec.get("variants", {}).values()]
+    return list(dict.fromkeys(phase for phases in lists for phase in phases))
+
+
 def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[str, Any]:
     config, _ = yamlfile.load(task.dir / f"{phase}.yml")
     if profile == "gpu":
@@ -106,8 +112,8 @@ def _layers(task: Task, phase: str, profile: str, problems: list[str]) -> dict[s
         by_phase, lines = yamlfile.load(path)
         for name, values in by_phase.items():
             place = f"{relative(path)}:{lines[name,]}: {name}"
-            if name not in task.all_phases:
-                problems.append(f"{place}: no such phase; the phases of {task.name} are {', '.join(task.all_phases)}")
+            if name not in all_phases(task):
+                problems.append(f"{place}: no such phase; the phases of {task.name} are {', '.join(all_phases(task))}")
             elif not isinstance(values, dict):
                 problems.append(f"{place}: expected keys and values for this phase, found {values!r}")
         values = by_phase.get(phase)

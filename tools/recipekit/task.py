@@ -51,7 +51,7 @@ class Task:
 
     @property
     def estimates(self) -> bool:
-        """Tell whether the answers are numbers, which is so of regressions and rankings."""
+        """Tell whether the answers are numbers, as those of regressions and rankings are."""
         return self.kind in ("regression", "ranking")
 
     @property
@@ -73,12 +73,6 @@ class Task:
     def phases(self) -> list[str]:
         """Training phases in order."""
         return self.spec["variants"][self.variant] if self.variant else self.spec["phases"]
-
-    @property
-    def all_phases(self) -> list[str]:
-        """The phases of the task and of its variants."""
-        lists = [self.spec.get("phases", []), *self.spec.get("variants", {}).values()]
-        return list(dict.fromkeys(phase for phases in lists for phase in phases))
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:
@@ -154,13 +148,20 @@ class Task:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """Data sets of a curriculum -> values of its field, in the order that they are trained in."""
-        return self.spec["data"].get("curriculum", {}).get("groups", {})
+        """Data sets of a curriculum, those of validation last -> values of its field."""
+        curriculum = self.spec["data"].get("curriculum", {})
+        own = curriculum.get("groups", {})
+        return own | ({f"{name}_val": values for name, values in own.items()} if "validation" in curriculum else {})
 
     @property
     def raw_sets(self) -> list[str]:
         """Data sets that have rows of their own; the others are mixed of these."""
         return [*self.groups, *(name for name, spec in self.spec["data"]["train"].items() if "base" not in spec)]
+
+    def role(self, dataset: str) -> str:
+        """Tell whether a data set is for "train" or for "validation"."""
+        is_group = dataset in self.groups and dataset not in self.spec["data"]["curriculum"]["groups"]
+        return "validation" if is_group else self.spec["data"]["train"].get(dataset, {}).get("role", "train")
 
     def segments_path(self, dataset: str) -> Path:
         """Where the segments of a data set of task.yml lie; of a chat its conversations."""
@@ -169,11 +170,6 @@ class Task:
     def rows_path(self, dataset: str) -> Path:
         """Where the rows of a data set of a regression lie."""
         return self.root / "data" / "train" / f"{dataset}.jsonl"
-
-    @property
-    def split_path(self) -> Path:
-        """Where it stands which part each value of a regression's group was drawn into."""
-        return self.root / "data" / "train" / f"{self.spec['name']}_split.json"
 
     def test_path(self, which: str) -> Path:
         """Where the test set's "input" or "gold" file lies once prepared."""
@@ -295,5 +291,7 @@ def load_task(name: str, root: Path = ROOT) -> Task:
     if variant and variant not in spec.get("variants", {}):
         there = ", ".join(f"{name}:{one}" for one in spec.get("variants", {})) or "none"
         raise UserError(f"{shown}: no variant '{variant}' in it; the task's variants are: {there}")
+    if spec["kind"] == "chat":
+        spec["data"].setdefault("train", {})
     spec["data"] = yamlfile.Declared(spec["data"], name, "data.")
     return Task(yamlfile.Declared(spec, name), path.parent, root, variant or None)

@@ -77,12 +77,16 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             problems.append(
                 f"{at('regression', 'targets', name, 'scale')}: found {[low, high]}, expected [least, greatest]"
             )
-    groups = spec["data"].get("curriculum", {}).get("groups", {})
+    known = [
+        *spec["data"].get("curriculum", {}).get("groups", {}),
+        *(n for n, own in train.items() if "base" not in own),
+    ]
     for name, mix in train.items():
         for role in ("base", "replay"):
-            if role in mix and mix[role] not in groups and "base" in train.get(mix[role], {"base": ""}):
-                expected = "is no data set under data.train that has rows of its own"
+            if role in mix and mix[role] not in known:
+                expected = "is no data set under data.train that has rows of its own, nor a mix above this one"
                 problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
+        known.append(name)
     problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec, folder)
     problems += _split_problems(at, spec["data"], train)
     schema = spec.get("output_schema", {})
