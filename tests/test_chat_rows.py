@@ -50,6 +50,30 @@ def test_a_curriculum_parts_by_field_and_puts_easy_rows_first(task):
     assert lengths == sorted(lengths) and len({turns for turns, _ in lengths}) == 2
 
 
+def test_a_file_of_validation_is_parted_in_the_same_way(task):
+    path = task.dir / "task.yml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("curriculum:\n", "curriculum:\n    validation: val.jsonl\n"), encoding="utf-8")
+    regenerate_segments.regenerate("talk")
+    own = load_task("talk", task.root)
+    assert own.raw_sets[:4] == ["easy", "hard", "easy_val", "hard_val"] and own.role("hard_val") == "validation"
+    assert own.role("hard") == own.role("pairs") == "train" and own.role("talk_val") == "validation"
+    assert {row["id"] for row in read(own.segments_path("hard_val"))} == {"t32", "t35"}
+    assert len(read(own.segments_path("easy_val"))) == 4 and len(read(own.segments_path("easy"))) == 16
+
+
+def test_a_mix_may_replay_a_mix_above_it(task):
+    path = task.dir / "task.yml"
+    more = "    again: {base: pairs_val, replay: mixed, replay_share: 0.5, seed: 1}\n"
+    text = path.read_text(encoding="utf-8").replace("    pairs:\n", more + "    pairs:\n", 1)
+    path.write_text(text, encoding="utf-8")
+    regenerate_segments.regenerate("talk")
+    again = load_task("talk", task.root).segments_path("again")
+    mixed = {json.dumps(row) for row in read(task.segments_path("mixed"))}
+    rows = [json.dumps(row) for row in read(again)]
+    assert len(rows) == 8 and sum(row in mixed for row in rows) == 4
+
+
 def test_a_later_phase_replays_rows_of_an_earlier_one(task):
     regenerate_segments.regenerate("talk")
     mixed = read(task.segments_path("mixed"))

@@ -148,7 +148,7 @@ def test_a_csv_with_labels_as_json_needs_no_rows(mini, recipe, monkeypatch):
                     "mix": {"base": "pos", "replay": "pos", "replay_share": 0.5, "seed": 1},
                 }
             },
-            "data.train.more.base: 'mix' is no data set under data.train that has rows of its own, nor a mix above this one",
+            "data.train.more.base: 'mix' is no data set under data.train that has rows of its own, nor",
         ),
         (
             {"split": {"file": "x", "seed": 1, "shares": {"mix": 1, "test": 1}}},

@@ -115,11 +115,12 @@ def _parts(
     task: Task, path: Path, names: list[str], rows: list[Conversation], problems: list[str]
 ) -> dict[str, list[Conversation]]:
     """Tell which rows of a file go to which data set; of a curriculum by its field, the easiest first."""
-    if not any(name in task.groups for name in names):
-        return dict.fromkeys(names, rows)
+    whole = {name: rows for name in names if name not in task.groups}
+    if len(whole) == len(names):
+        return whole
     by = task.spec["data"]["curriculum"]["by"]
-    group_of = {value: name for name in names for value in task.groups[name]}
-    parts: dict[str, list[Conversation]] = {name: [] for name in names}
+    parts: dict[str, list[Conversation]] = {name: [] for name in names if name in task.groups}
+    group_of = {value: name for name in parts for value in task.groups[name]}
     left: dict[Any, int] = defaultdict(int)
     for row in rows:
         if group := group_of.get(row.fields.get(by, "")):
@@ -136,7 +137,7 @@ def _parts(
         for name, own in parts.items()
         if not own and not left
     ]
-    return {name: sorted(own, key=difficulty) for name, own in parts.items()}
+    return whole | {name: sorted(own, key=difficulty) for name, own in parts.items()}
 
 
 def sound_rows(
