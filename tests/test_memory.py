@@ -135,6 +135,27 @@ def test_a_recipe_that_fits_is_left_alone_and_another_gets_advice() -> None:
     assert all("zero3.json" in n.advice for n in needs(recipe, replace(T4, memory_gb=8, gpus=8)))
 
 
+def test_every_weight_trained_takes_16_bytes_a_parameter_shared_out() -> None:
+    model = architecture(read_config(load_task("companion"), "Qwen/Qwen2.5-7B-Instruct", None), {"adapter": None})
+    parts = predict(model, Setting(1, 8, zero=3, gpus=4, full=True))
+    states = sum(parts[name] for name in ("weights", "adapter", "gradients", "optimizer"))
+    gathered = 4 * model.quantised / model.layers
+    assert states == pytest.approx(16 * model.parameters / 4 + gathered)
+    alone = predict(model, Setting(1, 8, full=True))
+    assert alone["gradients"] == alone["weights"] == 2 * model.parameters == alone["optimizer"] / 2
+
+
+def test_a_phase_on_an_earlier_ones_merged_model_has_that_phases_base() -> None:
+    first, *_, last = needs(load_task("companion"), A100)
+    assert last.phase == "dpo" and last.parts["weights"] == first.parts["weights"]
+    assert last.parts["logits"] > 10e9, "of a pair, without Liger"
+
+
+def test_8_gb_hold_the_quantised_variant() -> None:
+    [need] = needs(load_task("companion:qlora"), replace(T4, memory_gb=8))
+    assert need.total <= need.limit, "as its YAML says"
+
+
 def test_a_base_that_nobody_knows_is_named(mini, monkeypatch) -> None:
     for name in ("prices.yml", "architectures.yml"):
         shutil.copy(ROOT / "recipes" / name, mini / "recipes")

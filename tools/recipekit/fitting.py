@@ -10,7 +10,7 @@ from recipekit.memory import GB, Setting, predict, setting
 from recipekit.oom import OutOfMemory
 from recipekit.prices import Machine
 from recipekit.remedies import next_remedy
-from recipekit.resolve import resolve
+from recipekit.resolve import merged_phase, resolve
 from recipekit.task import Task
 
 SUPPOSED = OutOfMemory("gpu", "", "training", 0)
@@ -56,7 +56,10 @@ def needs(task: Task, machine: Machine) -> list[Need]:
 
 def _need(task: Task, phase: str, machine: Machine) -> Need:
     config = resolve(task, phase, "gpu")
-    model = architecture(read_config(task, config["base_model"], config.get("revision_of_model")), config)
+    first = config
+    while before := merged_phase(task, first["base_model"]):  # the base is what an earlier phase made of its own
+        first = resolve(task, before, "gpu")
+    model = architecture(read_config(task, first["base_model"], first.get("revision_of_model")), config)
     run, limit = setting(config, model.decoder, machine.gpus, task.root), machine.memory_gb * GB
     need = Need(phase, predict(model, run), limit)
     if need.total <= limit:

@@ -36,6 +36,7 @@ class Setting:
         zero: ZeRO's stage with DeepSpeed; None: no DeepSpeed.
         gpus: How many share the run.
         logits: Whether there are any.
+        full: Whether every weight is trained, not an adapter.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class Setting:
     zero: int | None = None
     gpus: int = 1
     logits: bool = True
+    full: bool = False
 
     @property
     def tokens(self) -> int:
@@ -71,13 +73,13 @@ def setting(config: dict[str, Any], decoder: bool, gpus: int, root: Path) -> Set
         zero = content.get("zero_optimization", {}).get("stage", 0)
     kernels = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
     return Setting(
-        rows=config.get("micro_batch_size", 1),
+        rows=config.get("micro_batch_size", 1) * (2 if config.get("rl") else 1),  # a preference is two rows
         length=config["sequence_len"],
         bytes=HALF if half else SINGLE,
         mixed=half,
         fused=half and decoder and all(config.get(key) is not False for key in kernels),
         liger_norm=bool(config.get("liger_rms_norm")),
-        liger_loss=bool(config.get("liger_fused_linear_cross_entropy")),
+        liger_loss=bool(config.get("liger_fused_linear_cross_entropy")) and not config.get("rl"),
         packed=bool(config.get("sample_packing")),
         attention=str(config.get("attn_implementation", "sdpa")),
         dropout=float(config.get("lora_dropout") or 0),
@@ -87,6 +89,7 @@ def setting(config: dict[str, Any], decoder: bool, gpus: int, root: Path) -> Set
         zero=zero,
         gpus=gpus,
         logits="regression" not in config,
+        full=not config.get("adapter"),
     )
 
 
@@ -113,23 +116,29 @@ def predict(model: Architecture, run: Setting) -> dict[str, float]:
 def _states(model: Architecture, run: Setting) -> dict[str, float]:
     """Weights, and what is kept for each trained parameter (Rajbhandari et al. 2020, ZeRO)."""
     trained, states = model.adapter + model.head, 2 if run.eight_bit_optimizer else 2 * SINGLE
+    own = SINGLE if run.mixed else run.bytes  # bytes of a trained number
+    if run.full:
+        trained, own = model.parameters, run.bytes
+        states = states if run.eight_bit_optimizer or run.bytes == SINGLE else 2 * run.bytes
     weights = float(model.parameters * run.bytes)
     if run.four_bit:
         weights = QUANTISED * model.quantised + run.bytes * (model.parameters - model.quantised)
     if run.zero is None:
         return {
             "weights": weights,
-            "adapter": trained * (SINGLE if run.mixed else run.bytes),
-            "gradients": trained * (SINGLE if run.mixed else run.bytes),
+            "adapter": 0.0 if run.full else trained * own,
+            "gradients": trained * own,
             "optimizer": trained * (states if run.mixed or run.bytes == SINGLE else 2 * run.bytes),
         }
     shard = {stage: run.gpus if run.zero >= stage else 1 for stage in (1, 2, 3)}
     gathered = 2 * run.bytes * model.quantised / model.layers if shard[3] > 1 else 0  # a layer, and the next one
     return {
         "weights": weights / shard[3] + gathered,
-        "adapter": HALF * trained / shard[3],
+        "adapter": 0.0 if run.full else HALF * trained / shard[3],
         "gradients": HALF * trained / shard[2],
-        "optimizer": (SINGLE + states) * trained / shard[1],  # with a copy of the weights in float32
+        "optimizer": (SINGLE + (2 if run.eight_bit_optimizer else 2 * SINGLE))
+        * trained
+        / shard[1],  # with a copy of the weights in float32
     }
 
 
