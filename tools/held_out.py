@@ -14,6 +14,7 @@ import numpy as np
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from recipekit import chat_tokens, held_out, models
 from recipekit.console import log_to, main, progress, show
@@ -96,18 +97,18 @@ def margins(task: Task, configs: dict[str, dict[str, Any]], likings: dict[str, n
     return found
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(task: Task, found: dict[str, Any]) -> Table:
     """Lay the losses out: a model a row, a set a column; the phase whose own set it is stands out."""
-    grid = Table("nats a token", *found["sets"], box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    names = [name.removeprefix(f"{task.spec['name']}_").removesuffix("_val") for name in found["sets"]]
+    grid = Table("nats a token", *names, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     preferences = found["preferences"]
-    if preferences:
-        grid.add_column("margin")
-        grid.add_column("chosen likelier")
+    for heading in ("margin", "preferred", "chosen likelier") if preferences else ():
+        grid.add_column(heading)
     for name in found["models"]:
-        own = {key: spec["phase"] == name for key, spec in found["sets"].items()}
-        cells = [f"[bold]{loss:.3f}[/]" if own[key] else f"{loss:.3f}" for key, loss in found["losses"][name].items()]
-        one = preferences.get(name)
-        cells += [f"{one['margin']:+.3f}", f"{one['likelier']:.0%}"] if one else []
+        own = {key: "bold" if spec["phase"] == name else "" for key, spec in found["sets"].items()}
+        cells = [Text(f"{loss:.3f}", own[key]) for key, loss in found["losses"][name].items()]
+        if one := preferences.get(name):
+            cells += map(Text, (f"{one['margin']:+.3f}", f"{one['accuracy']:.0%}", f"{one['likelier']:.0%}"))
         grid.add_row(name, *cells)
     return grid
 
@@ -142,7 +143,7 @@ def command(
     found = measure(recipe, configs)
     write_text(path, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     step.record()
-    show(table(found))
+    show(table(recipe, found))
     show(f"held_out: written to {relative(path)}")
 
 
