@@ -452,3 +452,10 @@ def test_the_tool_does_not_stand_in_the_way_of_the_sagemaker_package(tmp_path):
 def test_env_example_names_every_setting():
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert all(f"\n{name}=" in text for name in (*ENV, "SAGEMAKER_HF_SECRET_ARN"))
+
+
+def test_a_phase_that_starts_from_a_merged_model_is_refused():
+    with pytest.raises(UserError, match="dpo: starts from the merged model of phase3, .* --phase phase3"):
+        tool.sagemaker("companion", "gpu")
+    with pytest.raises(UserError, match="SAGEMAKER_ROLE_ARN"):
+        tool.sagemaker("companion", "gpu", phase="phase3")

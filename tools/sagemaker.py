@@ -33,6 +33,7 @@ from recipekit.cloud_results import unpack
 from recipekit.console import main, show
 from recipekit.errors import UserError
 from recipekit.prices import Machine, machine_for
+from recipekit.resolve import merged_phase, resolve
 from recipekit.runs import relative
 from recipekit.task import Task, load_task
 
@@ -54,6 +55,7 @@ def sagemaker(
     recipe = load_task(task)
     if phase is not None and phase not in recipe.phases:
         raise UserError(f"--phase {phase}: no such phase in {task}; they are {', '.join(recipe.phases)}")
+    refuse_merged(recipe, recipe.phases if phase is None else [phase], profile)
     settings, chosen = read_settings(recipe.root), sagemaker_machine(recipe, profile, machine)
     spot = recipe.spec.get("cloud", {}).get("spot", False) if spot is None else spot
     plan = Plan(recipe, profile, chosen, settings, spot)
@@ -66,6 +68,19 @@ def sagemaker(
         fetch_all(plan, aws, phase)
     else:
         submit(plan, aws, phase, wait)
+
+
+def refuse_merged(task: Task, phases: list[str], profile: str) -> None:
+    """Refuse phases that start from a model that an earlier one is merged into.
+
+    Raises:
+        UserError: There is one.
+    """
+    for phase in phases:
+        if before := merged_phase(task, resolve(task, phase, profile)["base_model"]):
+            what = f"{phase}: starts from the merged model of {before}, which no job makes"
+            rest = f"train_all.sh {task.name} --from merge_{before} the rest on a machine of yours"
+            raise UserError(f"{what}; --phase {before} trains up to there, and {rest}")
 
 
 def sagemaker_machine(task: Task, profile: str, name: str | None) -> Machine:
