@@ -92,7 +92,13 @@ def test_an_adapters_parameters_are_those_of_peft(values: dict, config: dict) ->
 
 @pytest.mark.parametrize(
     ("task", "parameters"),
-    [("hawks", 7_241_732_096 + 2 * 16_000 * 4096), ("bigfive", 560e6), ("ogiri", 111e6), ("companion:qlora", 7.616e9), ("aku", 7.616e9)],
+    [
+        ("hawks", 7_241_732_096 + 2 * 16_000 * 4096),
+        ("bigfive", 560e6),
+        ("ogiri", 111e6),
+        ("companion:qlora", 7.616e9),
+        ("aku", 7.616e9),
+    ],
 )
 def test_the_table_has_the_recipes_bases(task: str, parameters: float) -> None:
     recipe = load_task(task)
