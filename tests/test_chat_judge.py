@@ -9,7 +9,7 @@ import talking
 from estimates import lines
 from evaluated import read_lines
 from judge_server import JudgeServer
-from recipekit import chat_data, chat_evaluation, chat_judge
+from recipekit import chat_evaluation, chat_judge, chat_replies
 from recipekit.errors import UserError
 from recipekit.evaluating import Judge, Options
 
@@ -78,8 +78,8 @@ def test_what_is_answered_is_not_asked_again(task):
 
 def read_prompts(task):
     """Which questions differ: the same reply to the same scene is one question."""
-    scenes = chat_data.read_scenes(task, task.test_path("input"))
-    replies = chat_data.read_replies(task, task.outputs / "predictions.jsonl", scenes, task.test_path("input"))
+    scenes = chat_replies.read_scenes(task, task.test_path("input"))
+    replies = chat_replies.read_replies(task, task.outputs / "predictions.jsonl", scenes, task.test_path("input"))
     return [(s.system, s.asked, r.text) for s, r in zip(scenes, replies, strict=True)]
 
 

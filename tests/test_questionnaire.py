@@ -95,7 +95,7 @@ def test_bad_options(clone):
 
 def test_the_form_is_escaped(task):
     from recipekit import chat_questionnaire
-    from recipekit.chat_data import Reply, read_scenes
+    from recipekit.chat_replies import Reply, read_scenes
 
     lines(task.test_path("input"), [talking.scene("r0", EVIL, "provocation", {"memories": [EVIL]})])
     scenes = read_scenes(task, task.test_path("input"))

@@ -17,7 +17,7 @@ import openai
 import orjson
 
 from recipekit import ROOT, chat_scores, runs
-from recipekit.chat_data import Scene
+from recipekit.chat_replies import Scene
 from recipekit.chat_scores import Groups
 from recipekit.console import progress, show
 from recipekit.endpoint import RETRIES, SECONDS, check_url, explained

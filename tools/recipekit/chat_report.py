@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from recipekit import chat_plots, chat_tables, page, tables
-from recipekit.chat_data import Scene
+from recipekit.chat_replies import Scene
 from recipekit.task import Task
 
 SHOWN, WORST, OTHERS = 400, 40, 10  # characters of a text; scenes with something wrong, and without
