@@ -62,7 +62,7 @@ def test_all_problems_of_all_files_come_at_once_but_of_each_the_first_twenty(tmp
     with pytest.raises(UserError) as error:
         tool.check([many, write(tmp_path / "b.jsonl", [row("b", "")])], "companion")
     found = error.value.problems
-    assert f"{many}: and 10 more" in found and sum("a.jsonl:" in one for one in found) == 21
+    assert f"{many}: 10 more problems; mend these first" in found and sum("a.jsonl:" in one for one in found) == 21
     assert any("b.jsonl:1" in one for one in found)
 
 
@@ -117,7 +117,7 @@ def test_scenes_for_tests_end_with_the_user(tmp_path):
 
 
 def test_other_tasks_are_refused(tmp_path):
-    with pytest.raises(UserError, match="kind extraction"):
+    with pytest.raises(UserError, match="hawks is of kind extraction"):
         tool.check([write(tmp_path / "a.jsonl", [row("a")])], "hawks")
 
 

@@ -68,7 +68,7 @@ def say(talk, text):
 
 def test_the_model_gets_persona_fields_memories_and_all_turns(talk):
     assert say(talk, " おはよう ") == " 「おはよう」だね "
-    assert obey(talk, "/set affection_level=lover") == "affection_level: 恋人"
+    assert obey(talk, "/set affection_level=lover") == "関係: 恋人"
     assert obey(talk, "/memory 猫が好き") == "1 memories" and obey(talk, "/memory 明日は面接") == "2 memories"
     say(talk, "またね")
     (first, _), (messages, seed) = talk.replies.asked
@@ -172,7 +172,7 @@ def test_lines_from_a_pipe_are_turns_and_replies_are_those_of_the_model():
         ("companion", {"model": ROOT / "nowhere"}, "no such folder"),
         ("companion", {"adapter": ROOT / "a", "server": "http://localhost:1/v1"}, "does not go with"),
         ("companion", {"server": "http://127.0.0.1:1/v1"}, "no server answers there"),
-        ("hawks", {}, "hawks: its kind is extraction, and this talks with tasks of kind chat"),
+        ("hawks", {}, "chat: reads tasks of kind chat, .* hawks is of kind extraction"),
     ],
 )
 def test_wrong_options_are_refused(task, options, why, monkeypatch):

@@ -90,6 +90,8 @@ def turns(*roles, content="あ"):
         ({"metadata": {"memories": "猫"}}, "metadata.memories", "expected a list, found text"),
         ({"metadata": {"memories": ["猫", ""]}}, "metadata.memories.1", "found '', expected a text"),
         ({"metadata": []}, "metadata", "expected an object, found list"),
+        ({"metadata": 5}, "metadata", "expected an object, found number"),
+        ({"messages": turns("user", "assistant"), "conversation": 5}, "conversation", "a number; expected a list"),
     ],
 )
 def test_each_fault_has_its_place(reader, change, place, what):

@@ -474,7 +474,7 @@ def test_a_server_drafts(server, aku, monkeypatch):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hawks"], "drafts replies of tasks of kind chat"), (["nothing"], "no task 'nothing'"),
+        (["hawks"], "draft: reads tasks of kind chat"), (["nothing"], "no task 'nothing'"),
         (["aku", "--contexts", "none.yml", "--draw", "3"], "leave one out"),
         (["aku", "--contexts", "none.csv"], "none.csv: No such file"),
     ],

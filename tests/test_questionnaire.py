@@ -90,7 +90,7 @@ def test_bad_options(clone):
     done = make(clone, "--compare", "b.jsonl", "b.jsonl")
     assert done.returncode == 2 and "named twice" in done.stderr
     done = run_tool(clone, "questionnaire", "hawks")
-    assert done.returncode == 2 and "is for tasks of kind chat" in done.stderr
+    assert done.returncode == 2 and "reads tasks of kind chat" in done.stderr
 
 
 def test_the_form_is_escaped(task):

@@ -86,7 +86,8 @@ def to_ollama(model: Exported, folder: Path, kind: Kind | None, fields: list[str
     system = None
     if model.is_chat:
         reads = Conversations(model.task)
-        system = reads.system(Conversation(None, [], None, chat_fields.parse_fields(reads, fields, memories)))
+        known = chat_fields.middle(reads) | chat_fields.parse_fields(reads, fields, memories)
+        system = reads.system(Conversation(None, [], None, known))
     gguf, go = made_gguf(model, kind), go_template.find_go()
     if kind and not gguf:
         raise UserError(f"--type: no {kind} GGUF of this model yet; run: uv run tools/export.py {model.task.name} --to "

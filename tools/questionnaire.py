@@ -18,6 +18,7 @@ from recipekit import chat_questionnaire, chat_replies, runs
 from recipekit.chat_ratings import KEY
 from recipekit.console import main, show
 from recipekit.errors import UserError
+from recipekit.kinds import need_chat
 from recipekit.runs import relative
 from recipekit.task import load_task
 
@@ -34,8 +35,7 @@ def questionnaire(
 ) -> None:
     """Write a form, a CSV and a key for a sample of replies."""
     recipe = load_task(task)
-    if recipe.kind != "chat":
-        raise UserError(f"questionnaire.py: is for tasks of kind chat, and {task} is a {recipe.kind}; name a chat")
+    need_chat(recipe, "questionnaire")
     if compare and predictions:
         raise UserError("--compare names both predictions files; leave --predictions away")
     files = list(compare) if compare else [predictions or recipe.outputs / "predictions.jsonl"]

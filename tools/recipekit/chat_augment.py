@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 import yaml
 
-from recipekit.chat_making import some, unused
+from recipekit.chat_making import unused
 from recipekit.conversations import Conversations, Row
 from recipekit.errors import UserError
 from recipekit.raw import key
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 MOST = 3  # texts that are drawn for a field with many
@@ -105,7 +106,7 @@ def _texts(path: Path) -> list[str]:
     wrong = [f"{relative(path)}: {number}: found {value!r}, expected a text" for number, value in enumerate(values, 1)
              if not isinstance(value, str) or not value.strip()]  # fmt: skip
     if wrong:
-        raise UserError(some(path, wrong))
+        raise UserError(first_problems(path, wrong))
     return list(dict.fromkeys(value.strip() for value in values))
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from recipekit.chat_making import near_pairs, problems, some, text_of
+from recipekit.chat_making import near_pairs, text_of
+from recipekit.chat_rows import row_problems
 from recipekit.conversations import Conversations, Row, read_rows
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 KEYS = frozenset(
@@ -42,7 +44,7 @@ class Checked:
     @property
     def errors(self) -> list[str]:
         """The problems of every file, the first ones of each."""
-        return [line for path, found in self.problems.items() for line in some(path, found)]
+        return [line for path, found in self.problems.items() for line in first_problems(path, found)]
 
 
 def place(path: Path, number: int) -> str:
@@ -67,7 +69,7 @@ def check(conversations: Conversations, paths: list[Path], advance: Callable[...
             if isinstance(row, str):
                 found.append(f"{here}: {row}; mend or remove it")
                 continue
-            wrong = [f"{here}: {key}: {what}" for key, what in problems(conversations, row)]
+            wrong = [f"{here}: {key}: {what}" for key, what in row_problems(conversations, row)]
             name = row.get("id")
             if name in (None, ""):
                 checked.nameless += 1

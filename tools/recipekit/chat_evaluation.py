@@ -18,6 +18,7 @@ from recipekit import (
     chat_held_out,
     chat_replies,
     chat_report,
+    chat_rows,
     chat_scores,
     chat_tables,
     evaluating,
@@ -36,9 +37,9 @@ from recipekit.task import Task
 
 KIT = ROOT / "tools" / "recipekit"
 MODULES = [
-    "chat_attributes", "chat_evaluation", "chat_held_out", "chat_measures", "chat_persona", "chat_plots",
-    "chat_relevance", "chat_replies", "chat_report", "chat_scores", "chat_tables", "conversations", "evaluating",
-    "page", "plots", "regression_scores", "release", "scoring", "tables",
+    "chat_attributes", "chat_evaluation", "chat_fields", "chat_held_out", "chat_measures", "chat_persona", "chat_plots",
+    "chat_relevance", "chat_replies", "chat_report", "chat_rows", "chat_scores", "chat_tables", "conversations",
+    "evaluating", "page", "plots", "regression_scores", "release", "scoring", "tables",
 ]  # fmt: skip
 CODE = [
     *(KIT / name for name in ("chat_report.html.j2", "chat_words.yml", "page.html.j2", "page.css")),
@@ -148,7 +149,7 @@ def read(task: Task, predictions: Path, scenes: Path) -> Scored:
 
 def _metrics(task: Task, scored: Scored, estimates: Mapping[str, Estimate], options: Options) -> dict[str, Any]:
     scenes, values = scored.scenes, scored.values
-    kinds = {kind: sum(scene.kind == kind for scene in scenes) for kind in chat_replies.KINDS}
+    kinds = {kind: sum(scene.kind == kind for scene in scenes) for kind in chat_rows.KINDS}
     style = chat_scores.style([scored.reader.read(text) for text in scored.texts])
     words = [scored.reader.read(reply.text).words for scene, reply in scored.pairs if scene.kind == "reply"]
     found: dict[str, Any] = {

@@ -17,7 +17,8 @@ from typing import Any
 import jinja2
 
 from recipekit import yamlfile
-from recipekit.chat_making import source, typed
+from recipekit.chat_fields import typed
+from recipekit.chat_making import source
 from recipekit.conversations import Conversation, Conversations
 from recipekit.errors import UserError
 from recipekit.runs import relative

@@ -10,6 +10,7 @@ from typing import Any
 
 from recipekit import runs
 from recipekit.chat_bias import SOURCE
+from recipekit.chat_making import make_row
 from recipekit.chat_model import Sampling
 from recipekit.conversations import Conversations
 from recipekit.draft_input import Gaps, Scene
@@ -111,17 +112,9 @@ class Session:
 
     def row(self, talk: Talk) -> dict[str, Any]:
         """Write a conversation in the task's raw form."""
-        fields, names = talk.fields | {SOURCE: talk.source}, self.conversations.attribute
-        row: dict[str, Any] = {"id": talk.scene.id}
-        if talk.scene.system:
-            row["system"] = talk.scene.system
         said = talk.messages[: 2 * len(talk.replies)]
-        if not names:
-            return {**row, "messages": said, "metadata": fields}
-        if "context" in fields:
-            row["context"] = fields.pop("context")
-        attribute = [fields.pop(name) for name in names]
-        return {**row, "conversation": said, "attribute": attribute, "metadata": fields}
+        fields = talk.fields | {SOURCE: talk.source}
+        return make_row(self.conversations, talk.scene.id, said, fields, talk.scene.system)
 
     def write(self) -> None:
         """Write the accepted conversations, all of them valid.
