@@ -171,7 +171,7 @@ def test_a_wrong_key_and_a_missing_server_are_told_without_the_key(made, monkeyp
     assert "sk-wrong" not in str(error.value)
     with pytest.raises(UserError, match="no URL like"):
         made(lambda *_: talk(), one(), server="localhost")
-    monkeypatch.setattr("recipekit.chat_generate.RETRIES", 0)
+    monkeypatch.setattr("recipekit.endpoint.RETRIES", 0)
     with pytest.raises(UserError, match="no server answers there") as error:
         made(lambda *_: talk(), one(), server="http://me:pass-word@127.0.0.1:9/v1")
     assert "pass-word" not in str(error.value)

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from chat_server import KEY, MODEL, ChatServer, Refusal
 from exporting import chat_task, small_base
 from recipekit import ROOT
 from recipekit.chat_model import ChatModel, Sampling
@@ -235,7 +236,6 @@ def test_in_a_terminal(tmp_path):
 
 def test_a_server_streams(tmp_path, capsys, monkeypatch):
     import chat
-    from chat_endpoint import served_chat
 
     task = chat_task(tmp_path)
     monkeypatch.setattr(chat, "load_task", lambda _: task)
@@ -243,13 +243,16 @@ def test_a_server_streams(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("おはよう\nまたね\n"))
     usual = {"model": None, "adapter": None, "fields": ["affection_level=lover"], "memory": [], "served_model": None}
     drawn = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "max_new_tokens": 4, "seed": 1}
-    with served_chat() as (url, requests):
-        chat.command("companion", server=url, **usual, **drawn)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with ChatServer(lambda _, request: f"「{request['messages'][-1]['content']}」だね") as server:
+        chat.command("companion", server=server.url, **usual, **drawn)
+    requests = server.requests
     assert capsys.readouterr().out == "「おはよう」だね\n「またね」だね\n"
-    assert requests[1]["temperature"] == 0.5 and requests[1]["stream"] and requests[1]["model"] == "sakura"
+    assert requests[1]["temperature"] == 0.5 and requests[1]["stream"] and requests[1]["model"] == MODEL
     system = Conversations(task).system(talk_with(task, Echo(), affection_level="lover").conversation())
     assert [m["content"] for m in requests[1]["messages"]] == [system, "おはよう", "「おはよう」だね", "またね"]
     monkeypatch.setattr("sys.stdin", io.StringIO("あ\n"))
-    with served_chat(status=400) as (url, _), pytest.raises(UserError, match="1 of the lines"):
-        chat.command("companion", server=url, **usual, **drawn)
+    dead = ChatServer(lambda *_: Refusal(400, "the engine is dead"))
+    with dead as server, pytest.raises(UserError, match="1 of the lines"):
+        chat.command("companion", server=server.url, **usual, **drawn)
     assert "the engine is dead" in capsys.readouterr().err

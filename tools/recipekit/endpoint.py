@@ -32,7 +32,7 @@ def check_url(url: str, option: str = "--server") -> None:
 
 
 def connect(
-    url: str, key: str | None, option: str = "--server", retries: int = RETRIES, seconds: int = SECONDS
+    url: str, key: str | None, option: str = "--server", retries: int | None = None, seconds: int | None = None
 ) -> openai.OpenAI:
     """Open an endpoint; it tries again, with back-off, after 429, 5xx and a lost connection.
 
@@ -40,7 +40,8 @@ def connect(
         UserError: It is no URL.
     """
     check_url(url, option)
-    return openai.OpenAI(base_url=url, api_key=key or "none", max_retries=retries, timeout=seconds)
+    tries = RETRIES if retries is None else retries
+    return openai.OpenAI(base_url=url, api_key=key or "none", max_retries=tries, timeout=seconds or SECONDS)
 
 
 def find_model(client: openai.OpenAI, url: str, served: str | None) -> tuple[str, int | None]:
