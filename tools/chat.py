@@ -118,9 +118,9 @@ def another(talk: Talk, name: str) -> None:
     talk.say(talk.undo())
     try:
         reply(talk, name)
-    except BaseException:
-        talk.turns = before
-        raise
+    finally:
+        if len(talk.turns) < len(before):
+            talk.turns = before
 
 
 def converse(talk: Talk, interactive: bool) -> None:

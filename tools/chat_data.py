@@ -20,7 +20,7 @@ from recipekit import chat_augment, chat_check, chat_form, chat_real, chat_scene
 from recipekit import chat_quality as quality
 from recipekit.chat_fields import parse_fields
 from recipekit.chat_generate import Asking, Generator, Kept, expected
-from recipekit.chat_making import NEAR, check_target, load, source, write
+from recipekit.chat_making import NEAR, check_target, load, read_text, source, write
 from recipekit.chat_pace import Pace
 from recipekit.chat_scenarios import Job, Scenarios
 from recipekit.console import log_to, main, progress, show
@@ -180,12 +180,9 @@ def wrap(
 def _persona(path: Path | None) -> str | None:
     if path is None:
         return None
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--persona {path}: {error}; name a UTF-8 file that says who the model is") from None
+    text = read_text(path, "a file that says who the model is").strip()
     if not text:
-        raise UserError(f"--persona {path}: the file is empty; say who the model is")
+        raise UserError(f"{relative(path)}: the file is empty; say who the model is")
     return text
 
 

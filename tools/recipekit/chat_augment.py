@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
-from recipekit.chat_making import unused
+from recipekit.chat_making import read_text, unused
 from recipekit.conversations import Conversations, Row
 from recipekit.errors import UserError
 from recipekit.raw import key
@@ -90,13 +90,9 @@ def read_texts(written: Sequence[str]) -> dict[str, list[str]]:
 
 def _texts(path: Path) -> list[str]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_text(path, "a list of texts")
         lines = [line.strip() for line in content.splitlines() if line.strip()]
         values = lines if path.suffix == ".txt" else yaml.safe_load(content)
-    except OSError as error:
-        raise UserError(f"{relative(path)}: {error.strerror}; name a list of texts") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{relative(path)}: not UTF-8; save the file as UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{relative(path)}: not valid YAML or JSON: {' '.join(str(error).split())}; mend it") from None
     if not isinstance(values, list) or not values:

@@ -104,6 +104,24 @@ def source(conversations: Conversations, value: str) -> dict[str, str]:
     return {"source": value} if value in known else {}
 
 
+def read_text(path: Path, expected: str) -> str:
+    """Read a file that people wrote.
+
+    Args:
+        path: The file.
+        expected: What it is to be, for the message.
+
+    Raises:
+        UserError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{relative(path)}: {error.strerror}; name {expected}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{relative(path)}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Read a CSV file that people filled in, in UTF-8 or, as Excel writes it in Japan, CP932.
 

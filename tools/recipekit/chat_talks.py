@@ -145,7 +145,7 @@ def _turns_of_csv(path: Path, problems: list[str]) -> Iterator[Talk]:
                 problems.append(f"{here}: {key}: '{row[key]}' stands further up already; keep its turns together")
             name, place = row[key], place if turns else here
             seen.add(name)
-            if turn[1]:
+            if turn[1] and turn[0] != "system":
                 turns.append(turn)
     if turns:
         yield Talk(place, turns)

@@ -78,7 +78,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
             except orjson.JSONDecodeError as error:
                 yield line, f"not valid JSON: {error}; mend or remove the line"
             else:
-                yield line, row if isinstance(row, dict) else f"expected an object, found {type(row).__name__}"
+                yield line, row if isinstance(row, dict) else _no_object(row)
 
 
 def _document(path: Path, content: bytes) -> list[Row | str]:
@@ -91,7 +91,11 @@ def _document(path: Path, content: bytes) -> list[Row | str]:
     rows = document.get("conversations") if isinstance(document, dict) else document
     if not isinstance(rows, list):
         raise UserError(f"{relative(path)}: expected a list of conversations, or one under the key 'conversations'")
-    return [row if isinstance(row, dict) else f"expected an object, found {type(row).__name__}" for row in rows]
+    return [row if isinstance(row, dict) else _no_object(row) for row in rows]
+
+
+def _no_object(row: Any) -> str:
+    return f"expected an object, found {_kind(row)}; mend or remove it"
 
 
 class Conversations:

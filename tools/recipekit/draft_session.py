@@ -17,6 +17,7 @@ from recipekit.draft_input import Gaps, Scene
 from recipekit.draft_journal import Draft, Event, Journal, Source, Talk, accepted, standing, talks
 from recipekit.draft_model import Drafter
 from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 GOALS = (100, 500, 3_000)  # conversations: the model may help, it is trained anew, the data are whole
@@ -73,6 +74,15 @@ class Session:
             self.talks = talks(journal.events)
         except (KeyError, TypeError) as error:
             raise UserError(f"{relative(journal.path)}: an event lacks or names what is not there: {error}") from None
+        wrong = [
+            f"{relative(journal.path)}:{talk.line}: {key}: {what}"
+            for talk in self.talks.values()
+            for key, what in conversations.field_problems(talk.scene.fields)
+        ]
+        if wrong:
+            raise UserError(
+                [*first_problems(journal.path, wrong), "task.yml has changed; put its fields back as they were"]
+            )
         self.queue = list(self.talks)
         self.at = next((name for name, talk in self.talks.items() if talk.ended is None), next(iter(self.talks), ""))
         self.write()
