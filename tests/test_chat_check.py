@@ -121,6 +121,21 @@ def test_other_tasks_are_refused(tmp_path):
         tool.check([write(tmp_path / "a.jsonl", [row("a")])], "hawks")
 
 
+def test_files_that_cannot_be_read_come_at_once_and_a_byte_order_mark_is_none(tmp_path):
+    good = write(tmp_path / "bom.jsonl", [row("a")])
+    good.write_bytes(b"\xef\xbb\xbf" + good.read_bytes().replace(b"\n", b"\r\n"))
+    tool.check([good], "companion")
+    scene = {**row("b"), "kind": "joke"}
+    scene["messages"] = scene["messages"][:-1]
+    bad = write(tmp_path / "scene.jsonl", [scene])
+    with pytest.raises(UserError) as error:
+        tool.check([tmp_path / "one.jsonl", tmp_path / "two.jsonl", bad], "companion")
+    assert [problem.split("/")[-1].split(";")[0] for problem in error.value.problems] == [
+        "one.jsonl: No such file or directory", "two.jsonl: No such file or directory",
+        "scene.jsonl:1: kind: found 'joke', expected one of reply, memory, provocation, attribute",
+    ]  # fmt: skip
+
+
 def test_near_texts_are_found_and_the_first_one_stays():
     texts = [LONG, "別の話です。" * 3, LONG[:-3], "まったく違う話をしましょう、猫の話です", LONG.replace("、", "")]
     pairs = near_pairs(texts, 0.8)

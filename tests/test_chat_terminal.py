@@ -234,6 +234,29 @@ def test_in_a_terminal(tmp_path):
         os.close(screen)
 
 
+def test_a_reply_stays_where_another_cannot_be_had(talk):
+    import chat
+
+    class Dead(Echo):
+        def stream(self, messages, seed):
+            raise UserError("dead")
+
+    say(talk, "おはよう")
+    before = list(talk.turns)
+    talk.replies = Dead()
+    with pytest.raises(UserError, match="dead"):
+        chat.another(talk, "")
+    assert talk.turns == before
+
+
+def test_what_is_no_utf8_on_stdin_is_told(monkeypatch):
+    import chat
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
+    with pytest.raises(UserError, match="stdin: not UTF-8"):
+        list(chat.lines(interactive=False))
+
+
 def test_a_server_streams(tmp_path, capsys, monkeypatch):
     import chat
 

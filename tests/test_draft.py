@@ -276,6 +276,16 @@ def test_scenes_are_read_of_every_form(conversations, tmp_path, name, text):
     assert [s.wanted for s in longer] == [5, 5, 5] and [s.id for s in longer] == [first.id, "own", bare.id]
 
 
+def test_fields_that_task_yml_has_no_more_are_told(start, conversations):
+    start([scene()], Echo())
+    genre = conversations.fields.pop("genre")
+    try:
+        with pytest.raises(UserError, match=r"journal.jsonl:1: genre: no such field"):
+            start()
+    finally:
+        conversations.fields["genre"] = genre
+
+
 def test_line_separators_and_byte_order_marks_are_no_lines(conversations, tmp_path):
     text = '{"id": "a", "user": "一\u2028二\x85三"}\n'
     (tmp_path / "s.jsonl").write_text("\ufeff" + text, encoding="utf-8")

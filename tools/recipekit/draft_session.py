@@ -80,9 +80,8 @@ class Session:
             for key, what in conversations.field_problems(talk.scene.fields)
         ]
         if wrong:
-            raise UserError(
-                [*first_problems(journal.path, wrong), "task.yml has changed; put its fields back as they were"]
-            )
+            remedy = "the fields in task.yml have changed; put back what drafts have, or move the journal away"
+            raise UserError([*first_problems(journal.path, wrong), remedy])
         self.queue = list(self.talks)
         self.at = next((name for name, talk in self.talks.items() if talk.ended is None), next(iter(self.talks), ""))
         self.write()
