@@ -139,7 +139,9 @@ def test_a_document_and_lines_are_read(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"a": 1}\n\n[1]\n{"b"\n', encoding="utf-8")
     found = [*read_rows(tmp_path / "torn.jsonl")]
     assert [line for line, _ in found] == [1, 3, 4]
-    assert found[1][1] == "expected an object, found list" and found[2][1].startswith("not valid JSON")
+    assert found[1][1] == "expected an object, found list; mend or remove it" and found[2][1].startswith(
+        "not valid JSON"
+    )
     document.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="expected a list of conversations, or one under the key 'conversations'"):
         [*read_rows(document)]
