@@ -1,10 +1,11 @@
 """An OpenAI-compatible server of chat completions whose answers a test writes, over real HTTP."""
 
 import json
+import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-KEY = "sk-canary-0123456789abcdef"
+KEY, MODEL = "sk-canary-0123456789abcdef", "m"
 LINES = (
     "ただいま",
     "おかえり、今日はどうだった？",
@@ -17,7 +18,7 @@ LINES = (
 
 def talk(number=0, turns=2):
     """Write an answer of the right form, each with other words."""
-    rng = __import__("random").Random(number)
+    rng = random.Random(number)
     letters = [chr(code) for code in range(0x3042, 0x3093)]
     said = [f"{LINES[i % len(LINES)]}{''.join(rng.choices(letters, k=30))}" for i in range(2 * turns)]
     roles = ("user", "assistant")
@@ -33,7 +34,10 @@ class Refusal:
 
 
 class ChatServer:
-    """Answers each request by `answer(number, request)`: a text, a Refusal, or (text, finish_reason)."""
+    """Answers each request by `answer(number, request)`: a text, a Refusal, or (text, finish_reason).
+
+    Its key is KEY, its model MODEL. A reply that is asked for as a stream comes a character at a time.
+    """
 
     def __init__(self, answer):
         self.answer, self.requests, self.lock = answer, [], threading.Lock()
@@ -57,6 +61,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_GET(self):
+        listed = {"id": MODEL, "object": "model", "max_model_len": 4096}
+        self.reply(200, {"object": "list", "data": [listed]})
+
     def do_POST(self):
         owner = self.owner
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -75,15 +83,25 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(found, Refusal):
             return self.reply(found.status, {"error": {"message": found.message, "code": found.status}}, found.headers)
         text, reason = found if isinstance(found, tuple) else (found, "stop")
+        if request.get("stream"):
+            return self.stream(text, reason)
         choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-        return self.reply(200, body, {})
+        return self.reply(200, body)
 
-    def reply(self, status, body, headers):
-        content = json.dumps(body).encode()
+    def stream(self, text, reason):
+        choices = [{"index": 0, "delta": {"content": one}} for one in text]
+        choices.append({"index": 0, "delta": {}, "finish_reason": reason})
+        events = [json.dumps({"id": "1", "object": "chat.completion.chunk", "choices": [one]}) for one in choices]
+        self.send(200, "".join(f"data: {one}\n\n" for one in [*events, "[DONE]"]).encode(), "text/event-stream")
+
+    def reply(self, status, body, headers=None):
+        self.send(status, json.dumps(body).encode(), "application/json", headers)
+
+    def send(self, status, content, kind, headers=None):
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **headers}.items():
+        for name, value in {"Content-Type": kind, "Content-Length": len(content), **(headers or {})}.items():
             self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(content)

@@ -62,7 +62,7 @@ def test_all_problems_of_all_files_come_at_once_but_of_each_the_first_twenty(tmp
     with pytest.raises(UserError) as error:
         tool.check([many, write(tmp_path / "b.jsonl", [row("b", "")])], "companion")
     found = error.value.problems
-    assert f"{many}: and 10 more" in found and sum("a.jsonl:" in one for one in found) == 21
+    assert f"{many}: 10 more problems; mend these first" in found and sum("a.jsonl:" in one for one in found) == 21
     assert any("b.jsonl:1" in one for one in found)
 
 
@@ -117,8 +117,23 @@ def test_scenes_for_tests_end_with_the_user(tmp_path):
 
 
 def test_other_tasks_are_refused(tmp_path):
-    with pytest.raises(UserError, match="kind extraction"):
+    with pytest.raises(UserError, match="hawks is of kind extraction"):
         tool.check([write(tmp_path / "a.jsonl", [row("a")])], "hawks")
+
+
+def test_files_that_cannot_be_read_come_at_once_and_a_byte_order_mark_is_none(tmp_path):
+    good = write(tmp_path / "bom.jsonl", [row("a")])
+    good.write_bytes(b"\xef\xbb\xbf" + good.read_bytes().replace(b"\n", b"\r\n"))
+    tool.check([good], "companion")
+    scene = {**row("b"), "kind": "joke"}
+    scene["messages"] = scene["messages"][:-1]
+    bad = write(tmp_path / "scene.jsonl", [scene])
+    with pytest.raises(UserError) as error:
+        tool.check([tmp_path / "one.jsonl", tmp_path / "two.jsonl", bad], "companion")
+    assert [problem.split("/")[-1].split(";")[0] for problem in error.value.problems] == [
+        "one.jsonl: No such file or directory", "two.jsonl: No such file or directory",
+        "scene.jsonl:1: kind: found 'joke', expected one of reply, memory, provocation, attribute",
+    ]  # fmt: skip
 
 
 def test_near_texts_are_found_and_the_first_one_stays():

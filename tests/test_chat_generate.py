@@ -171,10 +171,20 @@ def test_a_wrong_key_and_a_missing_server_are_told_without_the_key(made, monkeyp
     assert "sk-wrong" not in str(error.value)
     with pytest.raises(UserError, match="no URL like"):
         made(lambda *_: talk(), one(), server="localhost")
-    monkeypatch.setattr("recipekit.chat_generate.RETRIES", 0)
+    monkeypatch.setattr("recipekit.endpoint.RETRIES", 0)
     with pytest.raises(UserError, match="no server answers there") as error:
         made(lambda *_: talk(), one(), server="http://me:pass-word@127.0.0.1:9/v1")
     assert "pass-word" not in str(error.value)
+
+
+def test_what_would_give_one_id_twice_is_told_before_anything_is_asked(made, tmp_path):
+    with pytest.raises(UserError, match="two conversations would have the id 's-001-2t-1'"):
+        made(lambda *_: talk(), "turns: [2, 2]\nscenarios: [散歩]\n")
+    assert made.server.requests == []
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="prompt.txt: not UTF-8"):
+        made(lambda *_: talk(), one(), prompt=prompt)
 
 
 def test_requests_run_beside_each_other_but_no_more_than_asked(made):

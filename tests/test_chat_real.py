@@ -50,7 +50,7 @@ def said(row):
 def test_the_second_speaker_becomes_the_character(wrapped, tmp_path):
     persona = tmp_path / "p.txt"
     persona.write_text("あなたはみお。\n", encoding="utf-8")
-    [row], rejected = wrapped(turns(SAID), persona=persona, fields=["affection_level=friend", "topics=天気、お茶"])
+    [row], rejected = wrapped(turns(SAID), persona=persona, fields=["affection_level=friend", "topics=天気,お茶"])
     assert said(row) == list(zip("uaua", SAID, strict=True)) and rejected == []
     assert row["id"] == "out-00001" and row["system"] == "あなたはみお。"
     assert row["metadata"] == {"source": "real", "affection_level": "friend", "topics": ["天気", "お茶"]}

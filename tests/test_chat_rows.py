@@ -96,7 +96,7 @@ def test_accepted_drafts_join_the_file_that_task_yml_names(task, tmp_path):
     regenerate_segments.regenerate("talk")
     assert {"t50", "t53"} < {row["id"] for row in read(task.segments_path("hard"))}
     write_jsonl(chat_rows.accepted_path(task), [talk(50), {**talk(53), "context": ""}])
-    with pytest.raises(UserError, match=r"accepted.jsonl:2: key 'context': empty"):
+    with pytest.raises(UserError, match=r"accepted.jsonl:2: context: empty"):
         regenerate_segments.regenerate("talk")
 
 
@@ -126,14 +126,14 @@ def test_all_files_faults_come_at_once(task):
         regenerate_segments.regenerate("talk")
     found = "\n".join(caught.value.problems)
     for what in (
-        "val.jsonl:2: key 'id': 't1' stands on line 1 already",
-        "val.jsonl:3: key 'attribute.0': relation: found 9",
+        "val.jsonl:2: id: 't1' stands on line 1 already",
+        "val.jsonl:3: attribute.0: relation: found 9",
         "no file pairs_val.jsonl",
-        "pairs.jsonl:1: key 'chosen': missing or empty",
-        "scenes.jsonl:1: key 'kind': found 'joke', expected one of reply, memory, provocation, attribute",
-        "scenes.jsonl:2: key 'reference': missing; a scene of kind reply has a good reply",
-        "scenes.jsonl:3: key 'facts': missing",
-        "scenes.jsonl:4: key 'id': 't102' stands on line 3 already",
+        "pairs.jsonl:1: chosen: missing or empty",
+        "scenes.jsonl:1: kind: found 'joke', expected one of reply, memory, provocation, attribute",
+        "scenes.jsonl:2: reference: missing or empty; a scene of kind reply has a good reply",
+        "scenes.jsonl:3: facts: found None",
+        "scenes.jsonl:4: id: 't102' stands on line 3 already",
     ):
         assert what in found, what
     assert not task.segments_path("easy").exists(), "nothing half-written"
@@ -144,7 +144,7 @@ def test_many_faults_of_a_file_are_counted(task):
     with pytest.raises(UserError) as caught:
         regenerate_segments.regenerate("talk")
     own = [problem for problem in caught.value.problems if "val.jsonl" in problem]
-    assert len(own) == 21 and own[-1].endswith("and 30 more")
+    assert len(own) == 21 and own[-1].endswith("30 more problems; mend these first")
 
 
 def test_a_value_without_a_group_is_told(task):

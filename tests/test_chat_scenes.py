@@ -105,7 +105,7 @@ def test_files_without_scenes_are_refused(tmp_path, text):
 def test_all_errors_come_at_once(tmp_path):
     scene = "  - turns: [あなた: やあ]\n    mood: 3\n"
     found = problems(tmp_path, "scenes:\n" + scene * 12)
-    assert len(found) == 21 and found[-1] == "scenes.yml: and 16 more"
+    assert len(found) == 21 and found[-1] == "scenes.yml: 16 more problems; mend these first"
 
 
 def test_a_file_is_overwritten_only_by_force(tmp_path):

@@ -8,9 +8,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import talking
 from estimates import lines
-from recipekit import chat_attributes, chat_data, chat_relevance, chat_scores
-from recipekit.chat_data import Reply
+from recipekit import chat_attributes, chat_relevance, chat_replies, chat_scores
 from recipekit.chat_measures import Reader, plain
+from recipekit.chat_replies import Reply
 from recipekit.chat_scores import Groups
 
 
@@ -22,7 +22,7 @@ def read(tmp_path_factory):
     def make(rows):
         path = task.root / "scenes.jsonl"
         lines(path, rows)
-        found = {scene.id: scene for scene in chat_data.read_scenes(task, path)}
+        found = {scene.id: scene for scene in chat_replies.read_scenes(task, path)}
         return [found[row["id"]] for row in rows]
 
     make.task = task

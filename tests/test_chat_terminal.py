@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from chat_server import KEY, MODEL, ChatServer, Refusal
 from exporting import chat_task, small_base
 from recipekit import ROOT
 from recipekit.chat_model import ChatModel, Sampling
@@ -68,7 +69,7 @@ def say(talk, text):
 
 def test_the_model_gets_persona_fields_memories_and_all_turns(talk):
     assert say(talk, " おはよう ") == " 「おはよう」だね "
-    assert obey(talk, "/set affection_level=lover") == "affection_level: 恋人"
+    assert obey(talk, "/set affection_level=lover") == "関係: 恋人"
     assert obey(talk, "/memory 猫が好き") == "1 memories" and obey(talk, "/memory 明日は面接") == "2 memories"
     say(talk, "またね")
     (first, _), (messages, seed) = talk.replies.asked
@@ -172,7 +173,7 @@ def test_lines_from_a_pipe_are_turns_and_replies_are_those_of_the_model():
         ("companion", {"model": ROOT / "nowhere"}, "no such folder"),
         ("companion", {"adapter": ROOT / "a", "server": "http://localhost:1/v1"}, "does not go with"),
         ("companion", {"server": "http://127.0.0.1:1/v1"}, "no server answers there"),
-        ("hawks", {}, "hawks: its kind is extraction, and this talks with tasks of kind chat"),
+        ("hawks", {}, "chat: reads tasks of kind chat, .* hawks is of kind extraction"),
     ],
 )
 def test_wrong_options_are_refused(task, options, why, monkeypatch):
@@ -233,9 +234,31 @@ def test_in_a_terminal(tmp_path):
         os.close(screen)
 
 
+def test_a_reply_stays_where_another_cannot_be_had(talk):
+    import chat
+
+    class Dead(Echo):
+        def stream(self, messages, seed):
+            raise UserError("dead")
+
+    say(talk, "おはよう")
+    before = list(talk.turns)
+    talk.replies = Dead()
+    with pytest.raises(UserError, match="dead"):
+        chat.another(talk, "")
+    assert talk.turns == before
+
+
+def test_what_is_no_utf8_on_stdin_is_told(monkeypatch):
+    import chat
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
+    with pytest.raises(UserError, match="stdin: not UTF-8"):
+        list(chat.lines(interactive=False))
+
+
 def test_a_server_streams(tmp_path, capsys, monkeypatch):
     import chat
-    from chat_endpoint import served_chat
 
     task = chat_task(tmp_path)
     monkeypatch.setattr(chat, "load_task", lambda _: task)
@@ -243,13 +266,16 @@ def test_a_server_streams(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("おはよう\nまたね\n"))
     usual = {"model": None, "adapter": None, "fields": ["affection_level=lover"], "memory": [], "served_model": None}
     drawn = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "max_new_tokens": 4, "seed": 1}
-    with served_chat() as (url, requests):
-        chat.command("companion", server=url, **usual, **drawn)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with ChatServer(lambda _, request: f"「{request['messages'][-1]['content']}」だね") as server:
+        chat.command("companion", server=server.url, **usual, **drawn)
+    requests = server.requests
     assert capsys.readouterr().out == "「おはよう」だね\n「またね」だね\n"
-    assert requests[1]["temperature"] == 0.5 and requests[1]["stream"] and requests[1]["model"] == "sakura"
+    assert requests[1]["temperature"] == 0.5 and requests[1]["stream"] and requests[1]["model"] == MODEL
     system = Conversations(task).system(talk_with(task, Echo(), affection_level="lover").conversation())
     assert [m["content"] for m in requests[1]["messages"]] == [system, "おはよう", "「おはよう」だね", "またね"]
     monkeypatch.setattr("sys.stdin", io.StringIO("あ\n"))
-    with served_chat(status=400) as (url, _), pytest.raises(UserError, match="1 of the lines"):
-        chat.command("companion", server=url, **usual, **drawn)
+    dead = ChatServer(lambda *_: Refusal(400, "the engine is dead"))
+    with dead as server, pytest.raises(UserError, match="1 of the lines"):
+        chat.command("companion", server=server.url, **usual, **drawn)
     assert "the engine is dead" in capsys.readouterr().err

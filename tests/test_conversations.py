@@ -90,6 +90,8 @@ def turns(*roles, content="あ"):
         ({"metadata": {"memories": "猫"}}, "metadata.memories", "expected a list, found text"),
         ({"metadata": {"memories": ["猫", ""]}}, "metadata.memories.1", "found '', expected a text"),
         ({"metadata": []}, "metadata", "expected an object, found list"),
+        ({"metadata": 5}, "metadata", "expected an object, found number"),
+        ({"messages": turns("user", "assistant"), "conversation": 5}, "conversation", "a number; expected a list"),
     ],
 )
 def test_each_fault_has_its_place(reader, change, place, what):
@@ -137,7 +139,9 @@ def test_a_document_and_lines_are_read(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"a": 1}\n\n[1]\n{"b"\n', encoding="utf-8")
     found = [*read_rows(tmp_path / "torn.jsonl")]
     assert [line for line, _ in found] == [1, 3, 4]
-    assert found[1][1] == "expected an object, found list" and found[2][1].startswith("not valid JSON")
+    assert found[1][1] == "expected an object, found list; mend or remove it" and found[2][1].startswith(
+        "not valid JSON"
+    )
     document.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="expected a list of conversations, or one under the key 'conversations'"):
         [*read_rows(document)]

@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, Header
 
 import draft as tool
+from chat_server import KEY, MODEL, ChatServer
 from drafting import GENRES, aku, conversation, even, write_rows  # noqa: F401
 from hostile import EVIL, assert_harmless
 from recipekit import ROOT, chat_rows, draft_input, draft_page
@@ -277,6 +276,27 @@ def test_scenes_are_read_of_every_form(conversations, tmp_path, name, text):
     assert [s.wanted for s in longer] == [5, 5, 5] and [s.id for s in longer] == [first.id, "own", bare.id]
 
 
+def test_fields_that_task_yml_has_no_more_are_told(start, conversations):
+    start([scene()], Echo())
+    genre = conversations.fields.pop("genre")
+    try:
+        with pytest.raises(UserError, match=r"journal.jsonl:1: genre: no such field"):
+            start()
+    finally:
+        conversations.fields["genre"] = genre
+
+
+def test_line_separators_and_byte_order_marks_are_no_lines(conversations, tmp_path):
+    text = '{"id": "a", "user": "一\u2028二\x85三"}\n'
+    (tmp_path / "s.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    assert draft_input.read(conversations, tmp_path / "s.jsonl", None)[0].turns == ["一\u2028二\x85三"]
+    (tmp_path / "s.csv").write_text("id,user\r\na,一\u2028二\r\n", encoding="utf-8", newline="")
+    assert draft_input.read(conversations, tmp_path / "s.csv", None)[0].turns == ["一\u2028二"]
+    (tmp_path / "excel.csv").write_text('user,attribute\n雨だね,"4,0"\n', encoding="cp932")
+    (found,) = draft_input.read(conversations, tmp_path / "excel.csv", None)
+    assert found.turns == ["雨だね"] and found.fields == {"relation": 4, "mood": 0}
+
+
 def test_wrong_scenes_are_told_with_their_lines(conversations, tmp_path):
     lines = [
         '{"context": "朝", "user": "やあ"}', '{"context": "朝", "user": "やあ"}', '{"user": 3}', "[]", "{",
@@ -305,6 +325,7 @@ def test_wrong_scenes_are_told_with_their_lines(conversations, tmp_path):
         ("s.txt", "", "expected a file that ends in"), ("s.yml", "a: 1", "scenes: expected a list"),
         ("s.jsonl", "\n", "no scenes"), ("s.csv", "user,colour\nあ,赤\n", "s.csv:1: no such column: 'colour'"),
         ("s.csv", "user,mood\nあ,よい\n", "s.csv:2: mood: found 'よい'"),
+        ("s.csv", 'user,mood\n"あ" b,1\n', "s.csv:2: not valid CSV"),
     ],
 )  # fmt: skip
 def test_files_of_another_form_are_refused(conversations, tmp_path, name, text, message):
@@ -427,54 +448,27 @@ def test_a_real_model_drafts_differently_by_seed_and_equally_with_one(one_thread
     assert drafter.name == "data/samples/base"
 
 
-@pytest.fixture
-def server():
-    """A chat server as OpenAI's is, and what it was asked."""
-    app, asked = FastAPI(), []
-
-    @app.get("/v1/models")
-    def models():
-        return {"object": "list", "data": [{"id": "aku-7b", "object": "model"}]}
-
-    @app.post("/v1/chat/completions")
-    def chat(request: dict, authorization: str = Header("")):
-        asked.append((request, authorization))
-        choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": " はい "}}
-        return {"id": "1", "object": "chat.completion", "created": 0, "model": "aku-7b", "choices": [choice],
-                "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}  # fmt: skip
-
-    import threading
-
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1", asked
-    running.should_exit = True
-    thread.join(20)
-
-
-def test_a_server_drafts(server, aku, monkeypatch):  # noqa: F811
-    url, asked = server
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    drafter = ServerDrafter(aku, url, None)
+def test_a_server_drafts(aku, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-    assert drafter.reply(messages, Sampling(9, 0.7, seed=5)) == Reply("はい", 2, False)
-    request, key = asked[0]
-    assert key == "Bearer sk-secret" and request["messages"] == messages
-    assert (request["model"], request["max_tokens"], request["seed"], request["temperature"]) == ("aku-7b", 9, 5, 0.7)
-    with pytest.raises(UserError, match="does not serve 'other', but aku-7b"):
-        ServerDrafter(aku, url, "other")
+    with ChatServer(lambda *_: (" はい ", "length")) as server:
+        drafter = ServerDrafter(aku, server.url, None)
+        assert drafter.reply(messages, Sampling(9, 0.7, seed=5)) == Reply("はい", 50, False)
+        with pytest.raises(UserError, match=f"does not serve 'other', but {MODEL}"):
+            ServerDrafter(aku, server.url, "other")
+    request = server.requests[0]
+    assert request["messages"] == messages
+    assert [request[key] for key in ("model", "max_tokens", "seed", "temperature")] == [MODEL, 9, 5, 0.7]
     with pytest.raises(UserError, match="no server answers there"):
         ServerDrafter(aku, "http://127.0.0.1:9/v1", None)
+    with pytest.raises(UserError, match="is no URL"):
+        ServerDrafter(aku, "localhost:8000", None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hawks"], "drafts replies of tasks of kind chat"), (["nothing"], "no task 'nothing'"),
+        (["hawks"], "draft: reads tasks of kind chat"), (["nothing"], "no task 'nothing'"),
         (["aku", "--contexts", "none.yml", "--draw", "3"], "leave one out"),
         (["aku", "--contexts", "none.csv"], "none.csv: No such file"),
     ],

@@ -37,6 +37,12 @@ def companion(tmp_path):
     return task
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made, Not a directory; name another --output"):
+        export.make_folder(tmp_path / "file" / "x")
+
+
 def test_a_modelfile_holds_the_system_message_of_the_conversation(companion, run, tmp_path):
     said = run(
         "companion", "ollama", fields=["affection_level=lover", "emotion=sad"], memory=["猫が好き", "明日は面接"]

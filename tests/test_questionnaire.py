@@ -90,12 +90,12 @@ def test_bad_options(clone):
     done = make(clone, "--compare", "b.jsonl", "b.jsonl")
     assert done.returncode == 2 and "named twice" in done.stderr
     done = run_tool(clone, "questionnaire", "hawks")
-    assert done.returncode == 2 and "is for tasks of kind chat" in done.stderr
+    assert done.returncode == 2 and "reads tasks of kind chat" in done.stderr
 
 
 def test_the_form_is_escaped(task):
     from recipekit import chat_questionnaire
-    from recipekit.chat_data import Reply, read_scenes
+    from recipekit.chat_replies import Reply, read_scenes
 
     lines(task.test_path("input"), [talking.scene("r0", EVIL, "provocation", {"memories": [EVIL]})])
     scenes = read_scenes(task, task.test_path("input"))

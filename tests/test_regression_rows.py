@@ -436,7 +436,11 @@ def test_dropping_and_rows_of_another_folder_are_refused(leaking, tmp_path):
 @pytest.mark.parametrize(
     ("tool", "call", "expected"),
     [
-        (validate, lambda: validate.command([], "traits"), "validate: reads tasks of kind extraction, and traits is a"),
+        (
+            validate,
+            lambda: validate.command([], "traits"),
+            "validate: reads tasks of kind extraction, and traits is",
+        ),
         (report_data, lambda: report_data.report_data("traits"), "report_data: reads tasks of kind extraction"),
         (upload, lambda: upload.upload("traits", dataset=True), "upload --dataset: reads tasks of kind extraction"),
         (mask_pii, lambda: mask_pii.mask_pii([Path(__file__).parent / "a.txt"], "traits"), "leave --task out"),

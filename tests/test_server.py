@@ -8,7 +8,7 @@ import pytest
 import predict
 from openai_server import KEY, Server
 from predicting import options, run, without_time, write
-from recipekit import ROOT, models, segments, server
+from recipekit import ROOT, endpoint, models, segments
 from recipekit.errors import UserError
 from recipekit.hub import masked
 from recipekit.inputs import read_articles
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_server_is_said_in_a_line(small_task, base, served,
 
     assert "serves 'big'" in message(served.url, served="big").replace("does not serve", "serves")
     assert "404" in message(served.url.removesuffix("/v1")) and "ends in /v1" in message(served.url[:-3])
-    monkeypatch.setattr(server, "RETRIES", 0)
+    monkeypatch.setattr(endpoint, "RETRIES", 0)
     assert "no server answers there" in message("http://127.0.0.1:1/v1")
     with Server(str(base), names=("a", "b")) as two:
         assert "serves a, b; name one" in message(two.url)
@@ -193,7 +193,7 @@ def test_what_is_no_url_is_refused(small_task, base, url):
 
 
 def test_a_password_in_the_url_is_not_shown(small_task, base, served, monkeypatch, caplog):
-    monkeypatch.setattr(server, "RETRIES", 0)
+    monkeypatch.setattr(endpoint, "RETRIES", 0)
 
     def message(url, **values):
         with pytest.raises(UserError) as error:

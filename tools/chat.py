@@ -24,6 +24,7 @@ from recipekit.conversations import Conversations
 from recipekit.errors import UserError
 from recipekit.export_model import Exported
 from recipekit.hub import setting
+from recipekit.kinds import need_chat
 from recipekit.task import Task, load_task
 from recipekit.terminal_chat import LocalReplies, Replies, ServerReplies, Talk, obey
 
@@ -58,7 +59,7 @@ def remote(task: Task, url: str, served: str | None, model: Path | None, samplin
     folder = model or task.outputs / "merged"
     found = (folder / "config.json").is_file()
     exported = Exported.of(task, folder) if found else None
-    key = setting(task.root, "OPENAI_API_KEY") or "none"
+    key = setting(task.root, "OPENAI_API_KEY")
     if exported and exported.has_template:
         return ServerReplies(url, key, served, sampling, exported.tokenizer, exported.num_ctx)
     return ServerReplies(url, key, served, sampling, None, None)
@@ -67,7 +68,10 @@ def remote(task: Task, url: str, served: str | None, model: Path | None, samplin
 def lines(interactive: bool) -> Iterator[str]:
     """Yield what is typed; Ctrl-C at the prompt empties the line, Ctrl-D ends."""
     if not interactive:
-        yield from (line.strip() for line in sys.stdin)
+        try:
+            yield from (line.strip() for line in sys.stdin)
+        except UnicodeDecodeError as error:
+            raise UserError(f"stdin: not UTF-8 (byte {error.start}); give UTF-8 text, a turn a line") from None
         return
     import readline  # noqa: F401  # gives input() its history and keys
 
@@ -108,6 +112,17 @@ def reply(talk: Talk, name: str) -> None:
         )
 
 
+def another(talk: Talk, name: str) -> None:
+    """Answer the last turn anew; the reply that was there stays where that fails."""
+    before = list(talk.turns)
+    talk.say(talk.undo())
+    try:
+        reply(talk, name)
+    finally:
+        if len(talk.turns) < len(before):
+            talk.turns = before
+
+
 def converse(talk: Talk, interactive: bool) -> None:
     """Take turns until the end; what goes wrong with one is shown, and the conversation goes on."""
     name = f"{talk.reads.task.spec['chat'].get('character', '')}：" if interactive else ""
@@ -117,8 +132,7 @@ def converse(talk: Talk, interactive: bool) -> None:
             break
         try:
             if line == "/again":
-                talk.say(talk.undo())
-                reply(talk, name)
+                another(talk, name)
             elif line.startswith("/") and not line.startswith("//"):
                 if (found := obey(talk, line)) is None:
                     raise UserError(f"{line.split()[0]}: no such command; /help tells them")
@@ -150,12 +164,11 @@ def command(
 ) -> None:
     """Chat with a model."""
     it = load_task(task)
-    if it.kind != "chat":
-        raise UserError(f"{it.name}: its kind is {it.kind}, and this talks with tasks of kind chat")
+    need_chat(it, "chat")
     if adapter and server:
         raise UserError("--adapter does not go with --server: the server has the model; serve the merged one")
     reads = Conversations(it)
-    known = chat_fields.parse_fields(reads, fields, memory)
+    known = chat_fields.middle(reads) | chat_fields.parse_fields(reads, fields, memory)
     quiet()
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
     replies = remote(it, server, served_model, model, sampling) if server else local(it, model, adapter, sampling)

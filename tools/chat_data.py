@@ -18,12 +18,14 @@ import typer
 
 from recipekit import chat_augment, chat_check, chat_form, chat_real, chat_scenes, chat_talks
 from recipekit import chat_quality as quality
-from recipekit.chat_generate import Asking, Generator, Kept, connect, expected
-from recipekit.chat_making import NEAR, check_target, field_values, load, source, write
+from recipekit.chat_fields import parse_fields
+from recipekit.chat_generate import Asking, Generator, Kept, expected
+from recipekit.chat_making import NEAR, check_target, load, read_text, source, write
 from recipekit.chat_pace import Pace
 from recipekit.chat_scenarios import Job, Scenarios
 from recipekit.console import log_to, main, progress, show
 from recipekit.conversations import Conversations
+from recipekit.endpoint import connect
 from recipekit.errors import UserError
 from recipekit.hub import masked, setting
 from recipekit.runs import relative, write_jsonl
@@ -158,7 +160,7 @@ def wrap(
     for target in (output, rejected):
         check_target(target, paths, force)
     limits = quality.Limits(min_turns, max_characters, max_total, japanese, words=quality.read_words(words))
-    own = source(conversations, "real") | field_values(conversations, fields or [])
+    own = source(conversations, "real") | parse_fields(conversations, fields or [])
     wrapping = chat_real.Wrapping(conversations, limits, assistant, own, _persona(persona), output.stem)
     if missing := [name for name in conversations.attribute if name not in own]:
         raise UserError(
@@ -178,12 +180,9 @@ def wrap(
 def _persona(path: Path | None) -> str | None:
     if path is None:
         return None
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--persona {path}: {error}; name a UTF-8 file that says who the model is") from None
+    text = read_text(path, "a file that says who the model is").strip()
     if not text:
-        raise UserError(f"--persona {path}: the file is empty; say who the model is")
+        raise UserError(f"{relative(path)}: the file is empty; say who the model is")
     return text
 
 
@@ -206,7 +205,7 @@ def form(
     log_to("chat_data")
     conversations = load(task)
     check_target(output, [file], force)
-    own = source(conversations, "form") | field_values(conversations, fields or [])
+    own = source(conversations, "form") | parse_fields(conversations, fields or [])
     forming = chat_form.Forming(conversations, chat_form.Questions.read(conversations, questions), own, answers)
     found = chat_form.read(conversations, file, respondent, skip or [])
     with progress("mask", None) as advance:

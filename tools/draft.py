@@ -26,21 +26,12 @@ from recipekit.draft_journal import Journal
 from recipekit.draft_model import Drafter, LocalDrafter, ServerDrafter
 from recipekit.draft_session import GOALS, Session, need_sources
 from recipekit.errors import UserError
+from recipekit.kinds import need_chat
 from recipekit.process import hold
 from recipekit.runs import relative
 from recipekit.task import Task, load_task
 
 DRAWN = 20  # scenes that are begun at a time
-
-
-def need_chat(task: Task) -> None:
-    """Refuse a task that has no conversations.
-
-    Raises:
-        UserError: It is of another kind.
-    """
-    if task.kind != "chat":
-        raise UserError(f"draft: drafts replies of tasks of kind chat, and {task.name} is a {task.kind}; try aku")
 
 
 def choose_drafter(
@@ -118,7 +109,7 @@ def draft(
 ) -> None:
     """Show a page on this machine on which drafts are accepted, edited or rejected."""
     recipe = load_task(task)
-    need_chat(recipe)
+    need_chat(recipe, "draft")
     if contexts and draw:
         raise UserError("--contexts and --draw: leave one out; a file's scenes without fields get what the data lack")
     conversations = Conversations(recipe)

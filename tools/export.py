@@ -45,6 +45,18 @@ class Kind(StrEnum):
     q8_0 = "q8_0"
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder that is written to.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{relative(folder)}: cannot be made, {error.strerror}; name another --output") from None
+
+
 def to_gguf(model: Exported, folder: Path, kind: Kind) -> None:
     """Write a GGUF file and prove it; it gets its name once it is proven."""
     try:
@@ -53,7 +65,7 @@ def to_gguf(model: Exported, folder: Path, kind: Kind) -> None:
         raise UserError(f"--to gguf: the package {error.name} is missing; run: uv sync") from None
     target = folder / f"{model.name}-{kind}.gguf"
     new = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with progress("gguf", None) as advance:
             tensors = gguf_write.write_gguf(new, model, kind, advance)
@@ -86,7 +98,8 @@ def to_ollama(model: Exported, folder: Path, kind: Kind | None, fields: list[str
     system = None
     if model.is_chat:
         reads = Conversations(model.task)
-        system = reads.system(Conversation(None, [], None, chat_fields.parse_fields(reads, fields, memories)))
+        known = chat_fields.middle(reads) | chat_fields.parse_fields(reads, fields, memories)
+        system = reads.system(Conversation(None, [], None, known))
     gguf, go = made_gguf(model, kind), go_template.find_go()
     if kind and not gguf:
         raise UserError(f"--type: no {kind} GGUF of this model yet; run: uv run tools/export.py {model.task.name} --to "
@@ -107,7 +120,7 @@ def to_ollama(model: Exported, folder: Path, kind: Kind | None, fields: list[str
 def to_vllm(model: Exported, folder: Path, host: str, port: int, gpus: int) -> None:
     """Write a start script and a bot's settings."""
     path, env = folder / "serve.sh", folder / "bot.env"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     export_vllm.write(path, export_vllm.script(model, os.path.relpath(model.folder, folder), host, port, gpus))
     write_text(env, lines := export_vllm.bot_env(model, host, port))
     show(f"vllm: bash {relative(path)}   (vLLM in an environment of its own; needs a GPU)")
@@ -119,7 +132,7 @@ def to_vllm(model: Exported, folder: Path, host: str, port: int, gpus: int) -> N
 
 def to_quantised(model: Exported, folder: Path, method: str) -> None:
     """Write a script that quantises, and what it calibrates on."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = export_quantised.write(folder, model, method, os.path.relpath(model.folder, folder))
     rows = (folder / "calibration.jsonl").read_bytes().count(b"\n")
     show(f"{method}: {relative(path)}, and {rows} conversations to calibrate on" if model.is_chat else

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recipekit import chat_tokens, held_out, models
+from recipekit import chat_held_out, chat_tokens, held_out, models
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.kinds import need_chat
@@ -135,7 +135,7 @@ def command(
         "base": base_model_key(recipe, configs[recipe.phases[0]]),
         "code": [Path(__file__), Path(held_out.__file__), Path(chat_tokens.__file__)],
     }
-    path = recipe.outputs / "held_out.json"
+    path = chat_held_out.path_of(recipe)
     step = Step(recipe.outputs, "held_out", inputs, [path])
     if step.done():
         show("held_out: up to date")

@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 
-from recipekit import chat_data, chat_questionnaire, runs
+from recipekit import chat_questionnaire, chat_replies, runs
 from recipekit.chat_ratings import KEY
 from recipekit.console import main, show
 from recipekit.errors import UserError
+from recipekit.kinds import need_chat
 from recipekit.runs import relative
 from recipekit.task import load_task
 
@@ -34,8 +35,7 @@ def questionnaire(
 ) -> None:
     """Write a form, a CSV and a key for a sample of replies."""
     recipe = load_task(task)
-    if recipe.kind != "chat":
-        raise UserError(f"questionnaire.py: is for tasks of kind chat, and {task} is a {recipe.kind}; name a chat")
+    need_chat(recipe, "questionnaire")
     if compare and predictions:
         raise UserError("--compare names both predictions files; leave --predictions away")
     files = list(compare) if compare else [predictions or recipe.outputs / "predictions.jsonl"]
@@ -44,8 +44,8 @@ def questionnaire(
     folder = output or recipe.outputs / "questionnaire"
     source = scenes or recipe.test_path("input")
     refuse_filled(folder / "ratings.csv", force)
-    found = chat_data.read_scenes(recipe, source)
-    models = {relative(path): chat_data.read_replies(recipe, path, found, source) for path in files}
+    found = chat_replies.read_scenes(recipe, source)
+    models = {relative(path): chat_replies.read_replies(recipe, path, found, source) for path in files}
     items = chat_questionnaire.draw(found, models, number, seed)
     digests = {relative(path): runs.digest(path) for path in files}
     content = json.dumps(chat_questionnaire.key(items, digests, seed), ensure_ascii=False, indent=2) + "\n"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recipekit.chat_data import Scene
+from recipekit.chat_replies import Scene
 from recipekit.chat_scores import Values
 from recipekit.regression_scores import draws
 from recipekit.scoring import LEVEL, interval

@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 import yaml
 
-from recipekit.chat_making import some, unused
+from recipekit.chat_making import read_text, unused
 from recipekit.conversations import Conversations, Row
 from recipekit.errors import UserError
 from recipekit.raw import key
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 MOST = 3  # texts that are drawn for a field with many
@@ -89,13 +90,9 @@ def read_texts(written: Sequence[str]) -> dict[str, list[str]]:
 
 def _texts(path: Path) -> list[str]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_text(path, "a list of texts")
         lines = [line.strip() for line in content.splitlines() if line.strip()]
         values = lines if path.suffix == ".txt" else yaml.safe_load(content)
-    except OSError as error:
-        raise UserError(f"{relative(path)}: {error.strerror}; name a list of texts") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{relative(path)}: not UTF-8; save the file as UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{relative(path)}: not valid YAML or JSON: {' '.join(str(error).split())}; mend it") from None
     if not isinstance(values, list) or not values:
@@ -105,7 +102,7 @@ def _texts(path: Path) -> list[str]:
     wrong = [f"{relative(path)}: {number}: found {value!r}, expected a text" for number, value in enumerate(values, 1)
              if not isinstance(value, str) or not value.strip()]  # fmt: skip
     if wrong:
-        raise UserError(some(path, wrong))
+        raise UserError(first_problems(path, wrong))
     return list(dict.fromkeys(value.strip() for value in values))
 
 

@@ -1,20 +1,19 @@
 """How evenly a chat task's data are spread: over fields, pairs of fields, turns, lengths, sources and meanings."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from recipekit import near
+from recipekit.chat_making import NEAR, near_pairs
 from recipekit.chat_said import Said
 from recipekit.conversations import Conversation, Conversations
 from recipekit.errors import UserError
 
-NEAR = 0.8  # Jaccard of 5-grams from which on two conversations are near duplicates
 PAIRS = 20  # near duplicates that are named
 TOP = 15  # values of free text that are named
 POINTS = {"p5": 5, "p25": 25, "p50": 50, "p75": 75, "p95": 95}
@@ -169,7 +168,7 @@ def repeats(rows: Sequence[Said]) -> Report:
     """Count conversations that are nearly an earlier one, and replies that stand there word for word before."""
     replies = _texts((row.conversation for row in rows), "assistant")
     normal = [near.normal(reply) for reply in replies]
-    pairs = near_pairs([near.normal(row.text) for row in rows])
+    pairs = near_pairs([row.text for row in rows], NEAR)
     groups = _components(len(rows), pairs)
     best = sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))[:PAIRS]
     return {
@@ -179,16 +178,6 @@ def repeats(rows: Sequence[Said]) -> Report:
         "replies": len(replies),
         "same_replies": len(normal) - len(set(normal)),
     }
-
-
-def near_pairs(texts: Sequence[str], threshold: float = NEAR) -> list[tuple[int, int, float]]:
-    """Return pairs of normal texts that are near, and how alike they are; enough to see which belong together."""
-    if len(texts) < 2:
-        return []
-    grams: Callable[[int], NDArray[np.uint64]] = lambda i: near.grams(texts[i])  # noqa: E731
-    found = near.within(near.signatures(texts), np.arange(len(texts)), threshold)
-    alike = ((a, b, near.jaccard(grams(a), grams(b))) for a, b in found)
-    return [pair for pair in alike if pair[2] >= threshold]
 
 
 def _components(size: int, pairs: Sequence[tuple[int, int, float]]) -> int:

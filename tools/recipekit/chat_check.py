@@ -1,7 +1,7 @@
 """What is wrong with files of conversations, and what is in them."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -9,8 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from recipekit.chat_making import near_pairs, problems, some, text_of
+from recipekit.chat_making import near_pairs, text_of
+from recipekit.chat_rows import row_problems
 from recipekit.conversations import Conversations, Row, read_rows
+from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 KEYS = frozenset(
@@ -42,7 +45,7 @@ class Checked:
     @property
     def errors(self) -> list[str]:
         """The problems of every file, the first ones of each."""
-        return [line for path, found in self.problems.items() for line in some(path, found)]
+        return [line for path, found in self.problems.items() for line in first_problems(path, found)]
 
 
 def place(path: Path, number: int) -> str:
@@ -51,23 +54,19 @@ def place(path: Path, number: int) -> str:
 
 
 def check(conversations: Conversations, paths: list[Path], advance: Callable[..., None]) -> Checked:
-    """Read files of conversations of either form.
-
-    Raises:
-        UserError: A file cannot be read at all.
-    """
+    """Read files of conversations of either form; what cannot be read is a problem of its file."""
     checked = Checked()
     first: dict[str, str] = {}
     for path in dict.fromkeys(paths):
         found = checked.problems.setdefault(path, [])
-        for number, row in read_rows(path):
+        for number, row in _rows(path, found):
             here = place(path, number)
             checked.read[path] += 1
             advance()
             if isinstance(row, str):
-                found.append(f"{here}: {row}; mend or remove it")
+                found.append(f"{here}: {row}")
                 continue
-            wrong = [f"{here}: {key}: {what}" for key, what in problems(conversations, row)]
+            wrong = [f"{here}: {key}: {what}" for key, what in row_problems(conversations, row)]
             name = row.get("id")
             if name in (None, ""):
                 checked.nameless += 1
@@ -77,9 +76,16 @@ def check(conversations: Conversations, paths: list[Path], advance: Callable[...
             found += wrong
             if not wrong:
                 checked.rows.append((here, row))
-        if not checked.read[path]:
+        if not checked.read[path] and not found:
             found.append(f"{relative(path)}: no rows in it; expected a conversation a line")
     return checked
+
+
+def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Row | str]]:
+    try:
+        yield from read_rows(path)
+    except UserError as error:
+        problems += error.problems
 
 
 def warnings(checked: Checked, threshold: float) -> list[str]:

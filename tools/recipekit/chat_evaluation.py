@@ -15,9 +15,10 @@ from rich.table import Table
 from recipekit import (
     ROOT,
     chat_attributes,
-    chat_data,
     chat_held_out,
+    chat_replies,
     chat_report,
+    chat_rows,
     chat_scores,
     chat_tables,
     evaluating,
@@ -25,8 +26,8 @@ from recipekit import (
     runs,
     tables,
 )
-from recipekit.chat_data import Reply, Scene
 from recipekit.chat_measures import Reader, distinct
+from recipekit.chat_replies import Reply, Scene
 from recipekit.chat_scores import Groups, Values
 from recipekit.console import progress
 from recipekit.evaluating import Options
@@ -36,9 +37,9 @@ from recipekit.task import Task
 
 KIT = ROOT / "tools" / "recipekit"
 MODULES = [
-    "chat_attributes", "chat_data", "chat_evaluation", "chat_held_out", "chat_measures", "chat_persona", "chat_plots",
-    "chat_relevance", "chat_report", "chat_scores", "chat_tables", "conversations", "evaluating", "page", "plots",
-    "regression_scores", "release", "scoring", "tables",
+    "chat_attributes", "chat_evaluation", "chat_fields", "chat_held_out", "chat_measures", "chat_persona", "chat_plots",
+    "chat_relevance", "chat_replies", "chat_report", "chat_rows", "chat_scores", "chat_tables", "conversations",
+    "evaluating", "page", "plots", "regression_scores", "release", "scoring", "tables",
 ]  # fmt: skip
 CODE = [
     *(KIT / name for name in ("chat_report.html.j2", "chat_words.yml", "page.html.j2", "page.css")),
@@ -140,15 +141,15 @@ def read(task: Task, predictions: Path, scenes: Path) -> Scored:
     Raises:
         UserError: Everything that is wrong in either file.
     """
-    found = chat_data.read_scenes(task, scenes)
-    replies = chat_data.read_replies(task, predictions, found, scenes)
+    found = chat_replies.read_scenes(task, scenes)
+    replies = chat_replies.read_replies(task, predictions, found, scenes)
     reader = Reader()
     return Scored(found, replies, chat_scores.values(found, replies, reader, task.spec["chat"]["character"]), reader)
 
 
 def _metrics(task: Task, scored: Scored, estimates: Mapping[str, Estimate], options: Options) -> dict[str, Any]:
     scenes, values = scored.scenes, scored.values
-    kinds = {kind: sum(scene.kind == kind for scene in scenes) for kind in chat_data.KINDS}
+    kinds = {kind: sum(scene.kind == kind for scene in scenes) for kind in chat_rows.KINDS}
     style = chat_scores.style([scored.reader.read(text) for text in scored.texts])
     words = [scored.reader.read(reply.text).words for scene, reply in scored.pairs if scene.kind == "reply"]
     found: dict[str, Any] = {

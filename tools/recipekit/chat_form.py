@@ -1,18 +1,18 @@
 """Answers of a form, as CSV -> conversations: a row an answer, or a row a respondent with a column a question."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from recipekit import yamlfile
-from recipekit.chat_making import make_row, some, typed, unused
+from recipekit.chat_fields import typed
+from recipekit.chat_making import csv_rows, make_row, unused
 from recipekit.chat_mask import Said, mask
 from recipekit.conversations import Conversations, Message, Row
 from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 QUESTION = ("question", "質問")
@@ -102,7 +102,7 @@ def read(conversations: Conversations, path: Path, respondent: str | None, skip:
     Raises:
         UserError: The file cannot be read, or columns are missing.
     """
-    rows = list(_cells(path))
+    rows = list(csv_rows(path))
     if not rows:
         raise UserError(f"{relative(path)}: the file is empty; expected a row of column names, and answers")
     header = [name.strip() for name in rows[0][1]]
@@ -120,7 +120,7 @@ def read(conversations: Conversations, path: Path, respondent: str | None, skip:
     wrong = [f"{relative(path)}:{line}: {len(cells)} cells, expected {len(header)}; put text with commas into quotes"
              for line, cells in rows[1:] if len(cells) != len(header)]  # fmt: skip
     if wrong:
-        raise UserError(some(path, wrong))
+        raise UserError(first_problems(path, wrong))
     for line, cells in rows[1:]:
         people = [cells[place].strip() for place in columns["person"]]
         key = tuple(people) if any(people) else (f"line {line}",)
@@ -148,29 +148,6 @@ def _columns(
         left = [i for i, name in enumerate(names) if name and name not in TIMES and header[i] not in skip]
         question, answer = [], [i for i in left if i not in (*person, *own)]
     return {"question": question, "answer": answer, "person": person, "field": own}
-
-
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{relative(path)}: {error.strerror}; name a form's CSV file") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = content.decode("cp932")
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise UserError(f"{relative(path)}:{line}: neither UTF-8 nor CP932; save it as CSV UTF-8") from None
-    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of this row") from None
 
 
 @dataclass(frozen=True)
@@ -246,7 +223,7 @@ def form(
         wrong += [f"{answer.place}: {where}: {what}" for where, what in found]
     if wrong:
         hint = "fields are given by --set FIELD=VALUE, by columns that are called so, or in --questions"
-        raise UserError([*some(path, wrong), hint])
+        raise UserError([*first_problems(path, wrong), hint])
     said = [Said([who for who in answer.people if "@" not in who], [answer.text]) for answer in given]
     if said:
         masked, result.found = mask(said, key, ginza, advance)

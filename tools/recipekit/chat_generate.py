@@ -10,11 +10,12 @@ import openai
 
 from recipekit.answers import Judge
 from recipekit.chat_kept import Cost, Kept
-from recipekit.chat_making import make_row, problems, repeated, text_of
+from recipekit.chat_making import make_row, repeated, text_of
 from recipekit.chat_pace import Pace, Stopped
+from recipekit.chat_rows import row_problems
 from recipekit.chat_scenarios import Job
 from recipekit.conversations import ROLES, Conversations, Row
-from recipekit.endpoint import RETRIES, SECONDS, check_url, explained
+from recipekit.endpoint import explained
 from recipekit.errors import UserError
 from recipekit.runs import digest
 
@@ -185,7 +186,7 @@ class Generator:
         if output is None:
             return None, "no JSON of a conversation"
         row = make_row(self.conversations, job.name, output["messages"], job.fields, job.system)
-        wrong = problems(self.conversations, row)
+        wrong = row_problems(self.conversations, row)
         return (None, f"{wrong[0][0]}: {wrong[0][1]}") if wrong else (row, None)
 
     def result(self, jobs: Sequence[Job], threshold: float, prices: tuple[float, float] | None) -> Generated:
@@ -204,13 +205,3 @@ class Generator:
             found.examples.setdefault("near duplicates", f"{rows[later]['id']} of {rows[first]['id']}")
         found.rows = [row for number, row in enumerate(rows) if number not in alike]
         return found
-
-
-def connect(url: str, key: str | None) -> openai.OpenAI:
-    """Open an endpoint; it tries again, with back-off, after 429, 5xx and a lost connection.
-
-    Raises:
-        UserError: It is no URL.
-    """
-    check_url(url)
-    return openai.OpenAI(base_url=url, api_key=key or "none", max_retries=RETRIES, timeout=SECONDS)

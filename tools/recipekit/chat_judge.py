@@ -13,14 +13,13 @@ from typing import Any, BinaryIO
 import jinja2
 import jsonschema
 import numpy as np
-import openai
 import orjson
 
 from recipekit import ROOT, chat_scores, runs
-from recipekit.chat_data import Scene
+from recipekit.chat_replies import Scene
 from recipekit.chat_scores import Groups
 from recipekit.console import progress, show
-from recipekit.endpoint import RETRIES, SECONDS, check_url, explained
+from recipekit.endpoint import connect, explained
 from recipekit.errors import UserError
 from recipekit.evaluating import Judge, Options
 from recipekit.hub import masked, setting
@@ -52,9 +51,7 @@ class Asker:
     """
 
     def __init__(self, task: Task, judge: Judge, schema: Mapping[str, Any], kept: Path) -> None:
-        check_url(judge.url, "--judge")
-        key = setting(task.root, "JUDGE_API_KEY", "OPENAI_API_KEY") or "none"
-        self.client = openai.OpenAI(base_url=judge.url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
+        self.client = connect(judge.url, setting(task.root, "JUDGE_API_KEY", "OPENAI_API_KEY"), "--judge")
         self.judge, self.schema, self.kept = judge, schema, kept
         self.valid = jsonschema.Draft202012Validator(schema).is_valid
 
@@ -115,7 +112,7 @@ class Asker:
     def _answer(self, prompt: str) -> dict[str, Any] | None:
         form: Any = {"type": "json_schema", "json_schema": {"name": "judgement", "schema": self.schema, "strict": True}}
         for seed in range(TRIES):
-            with explained(masked(self.judge.url), "--judge"):
+            with explained(masked(self.judge.url), "--judge", "--judge-model"):
                 reply = self.client.chat.completions.create(
                     model=self.judge.model, messages=[{"role": "user", "content": prompt}],
                     temperature=0, seed=seed, response_format=form,

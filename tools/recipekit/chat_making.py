@@ -1,18 +1,20 @@
 """Rows of conversations that tools/chat_data.py makes: what is checked of them, which are alike, and where they go."""
 
-from collections.abc import Container, Sequence
+import csv
+import io
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recipekit import near, runs
-from recipekit.conversations import Conversation, Conversations, Message, Problem, Row
+from recipekit.conversations import Conversation, Conversations, Message, Row
 from recipekit.errors import UserError
+from recipekit.kinds import need_chat
 from recipekit.runs import relative
 from recipekit.task import load_task
 
-SHOWN = 20  # problems of a file
 NEAR = 0.8  # Jaccard of 5-grams from which on two conversations are near duplicates
 
 
@@ -23,8 +25,7 @@ def load(name: str) -> Conversations:
         UserError: There is no such task, or it is of another kind.
     """
     task = load_task(name)
-    if task.kind != "chat":
-        raise UserError(f"--task {name}: a task of kind {task.kind}; chat_data.py makes data for tasks of kind chat")
+    need_chat(task, "chat_data")
     return Conversations(task)
 
 
@@ -75,17 +76,6 @@ def unused(wanted: str, names: Container[str]) -> str:
     return name
 
 
-def problems(conversations: Conversations, row: Row) -> list[Problem]:
-    """Tell what is wrong with a row for training, a preference, or a test scene (which has a kind)."""
-    return conversations.problems(row, scene="kind" in row)
-
-
-def some(path: Path, found: list[str]) -> list[str]:
-    """Return a file's first problems, and how many more there are."""
-    more = [f"{relative(path)}: and {len(found) - SHOWN:,} more"] if len(found) > SHOWN else []
-    return found[:SHOWN] + more
-
-
 def write(conversations: Conversations, output: Path, rows: list[Row], scenes: bool = False) -> None:
     """Write rows, whole or not at all.
 
@@ -108,47 +98,59 @@ def write(conversations: Conversations, output: Path, rows: list[Row], scenes: b
     runs.write_jsonl(output, rows)
 
 
-def field_values(conversations: Conversations, settings: Sequence[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE options: fields of every row that is made.
-
-    Args:
-        conversations: Of the task.
-        settings: "affection_level=friend", "topics=仕事,家族", "attribute=4,0".
-
-    Raises:
-        UserError: All that is wrong with them.
-    """
-    values: dict[str, Any] = {}
-    wrong = [f"--set {each}: expected FIELD=VALUE" for each in settings if "=" not in each]
-    for name, _, text in (each.partition("=") for each in settings if "=" in each):
-        values |= typed(conversations, name.strip(), text.strip())
-    wrong += [f"--set {name}: {what}" for name, what in conversations.field_problems(values)]
-    if wrong:
-        raise UserError(wrong)
-    return values
-
-
-def typed(conversations: Conversations, name: str, text: str) -> dict[str, Any]:
-    """Read a field's value from text; of "attribute" those of its numbers."""
-    if name == "attribute" and conversations.attribute:
-        parts = text.strip("[]()（） ").replace("，", ",").split(",")
-        if len(parts) == len(conversations.attribute):
-            return {number: _number(part) for number, part in zip(conversations.attribute, parts, strict=True)}
-        return {conversations.attribute[0]: text}
-    spec = conversations.fields.get(name, {})
-    if spec.get("many"):
-        return {name: [part.strip() for part in text.replace("、", ",").split(",") if part.strip()]}
-    return {name: _number(text) if "levels" in spec else text}
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.strip().isdecimal() else text
-
-
 def source(conversations: Conversations, value: str) -> dict[str, str]:
     """Return the field that says where a row comes from, of a task that has it."""
     known = conversations.fields.get("source", {}).get("values", {})
     return {"source": value} if value in known else {}
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Read a file that people wrote.
+
+    Args:
+        path: The file.
+        expected: What it is to be, for the message.
+
+    Raises:
+        UserError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{relative(path)}: {error.strerror}; name {expected}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{relative(path)}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read a CSV file that people filled in, in UTF-8 or, as Excel writes it in Japan, CP932.
+
+    Yields:
+        The line on which a row begins, and its cells; empty rows are left out.
+
+    Raises:
+        UserError: It cannot be read, or is no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{relative(path)}: {error.strerror}; name a CSV file") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            text = content.decode("cp932")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise UserError(f"{relative(path)}:{line}: neither UTF-8 nor CP932; save it as CSV UTF-8") from None
+    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of this row") from None
 
 
 def text_of(row: Row) -> str:

@@ -21,7 +21,7 @@ def read_scenes(task: Task, path: Path) -> tuple[list[Article], list[str]]:
         The good ones, the body being the messages that the model reads, as JSON; and the problems of the others.
     """
     reader, problems = Conversations(task), list[str]()
-    rows = list(chat_rows.read_scenes(reader, path, problems))
+    rows = [row for _, row in chat_rows.read_scenes(reader, path, problems)]
     bodies = (orjson.dumps(reader.messages(reader.read(row))).decode() for row in rows)
     place = relative(path)
     return [Article(row["id"], body, place) for row, body in zip(rows, bodies, strict=True)], problems

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recipekit import page
-from recipekit.chat_data import Reply, Scene
 from recipekit.chat_ratings import QUESTIONS
+from recipekit.chat_replies import Reply, Scene
 from recipekit.task import Task
 
 

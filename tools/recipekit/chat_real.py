@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipekit.chat_making import NEAR, make_row, problems, repeated
+from recipekit.chat_making import NEAR, make_row, repeated
 from recipekit.chat_mask import Said, mask
 from recipekit.chat_quality import Limits, Reason
+from recipekit.chat_rows import row_problems
 from recipekit.chat_talks import Talk
 from recipekit.conversations import Conversations, Message, Row
 
@@ -103,7 +104,7 @@ def wrap(
         row = make_row(
             wrapping.conversations, f"{wrapping.name}-{number:05}", messages, wrapping.fields, wrapping.system
         )
-        if wrong := problems(wrapping.conversations, row):
+        if wrong := row_problems(wrapping.conversations, row):
             result.reject(talk.place, [("form", f"{where}: {what}") for where, what in wrong])
             continue
         result.counts["turns left untrained"] += sum("train" in message for message in messages)

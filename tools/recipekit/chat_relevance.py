@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recipekit.chat_data import Scene
 from recipekit.chat_measures import plain
+from recipekit.chat_replies import Scene
 
 KINDS = ("reply", "memory")  # scenes whose replies are to be about what was said
 BLOCK = 100  # scenes that a reply is compared with, its own among them

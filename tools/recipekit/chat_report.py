@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from recipekit import chat_plots, chat_tables, page, tables
-from recipekit.chat_data import Scene
+from recipekit import chat_fields, chat_plots, chat_tables, page, tables
+from recipekit.chat_replies import Scene
+from recipekit.conversations import Conversations
 from recipekit.task import Task
 
 SHOWN, WORST, OTHERS = 400, 40, 10  # characters of a text; scenes with something wrong, and without
@@ -88,7 +89,7 @@ def render(
     }  # fmt: skip
     bad = {i for i, _ in wrong}
     good = [i for i in range(len(scenes)) if i not in bad]
-    fields = task.spec["chat"]["fields"]
+    reads = Conversations(task)
     html = environment.get_template("chat_report.html.j2").render(
         task=task,
         metrics=metrics,
@@ -98,33 +99,14 @@ def render(
         cards=[name for name in CARDS if metrics["numbers"][name]],
         questions=QUESTIONS,
         measures=MEASURES,
-        titles={name: spec["title"] for name, spec in fields.items()},
+        titles={name: spec["title"] for name, spec in reads.fields.items()},
         plots=_plots(metrics),
         wrong=[(scenes[i], replies[i], what) for i, what in wrong[:WORST]],
         right=[(scenes[i], replies[i], []) for i in good[:: max(1, len(good) // OTHERS)][:OTHERS]],
         number_wrong=len(wrong),
-        shown=_labels(fields),
+        shown=lambda scene: chat_fields.words(reads, scene.conversation.fields),
     )
     return page.writable(html)
-
-
-def _labels(fields: Mapping[str, Any]) -> Any:
-    """Return what writes a scene's fields for people."""
-
-    def word(spec: Mapping[str, Any], value: Any) -> str:
-        if isinstance(value, list):
-            return "、".join(word(spec, one) for one in value)
-        if "levels" in spec:
-            return f"{value}（{spec['levels'][value]}）"
-        return str(value) if "text" in spec else spec["values"][value]
-
-    def write(scene: Scene) -> list[tuple[str, str]]:
-        found = scene.conversation.fields
-        return [
-            (spec["title"], word(spec, found[name])) for name, spec in fields.items() if found.get(name) is not None
-        ]
-
-    return write
 
 
 def _plots(metrics: Mapping[str, Any]) -> dict[str, Markup]:

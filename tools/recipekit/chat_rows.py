@@ -12,10 +12,11 @@ import orjson
 from recipekit import raw, rawfiles
 from recipekit.conversations import Conversation, Conversations, Problem, Row, read_rows, trains
 from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 from recipekit.task import Task
 
-SHOWN = 20  # problems of a file
+KINDS = ("reply", "memory", "provocation", "attribute")  # of test scenes
 
 
 @dataclass
@@ -100,7 +101,7 @@ def write(task: Task, source: Path, folder: Path, advance: Callable[..., None]) 
     test = task.spec["data"]["test"]
     try:
         path = rawfiles.find(task, source, test.get("file", test["input"]))
-        scenes = list(read_scenes(reader, path, done.problems))
+        scenes = [row for _, row in read_scenes(reader, path, done.problems)]
         name = test["input"]
         (folder / name).write_bytes(b"".join(orjson.dumps(s, option=orjson.OPT_APPEND_NEWLINE) for s in scenes))
         done.rows[name] = len(scenes)
@@ -148,25 +149,32 @@ def sound_rows(
     Yields:
         Each conversation that nothing is wrong with.
     """
-    for row in _sound(path, reader.problems, problems, "no conversation in it; add some, or take the file away"):
+    for _, row in _sound(path, reader.problems, problems, "no conversation in it; add some, or take the file away"):
         advance()
         yield reader.read(row)
 
 
-def read_scenes(reader: Conversations, path: Path, problems: list[str]) -> Iterator[Row]:
+def read_scenes(reader: Conversations, path: Path, problems: list[str]) -> Iterator[tuple[int, Row]]:
     """Read test scenes: conversations that end with the user; what is wrong goes to `problems`.
 
     Yields:
-        Each scene that nothing is wrong with, its row as it is.
+        Line and row, as it is, of each scene that nothing is wrong with.
     """
 
     def judge(row: Row) -> list[Problem]:
         return [*reader.problems(row, scene=True), *scene_problems(row)]
 
-    return _sound(path, judge, problems, "no scene in it; write conversations that end with the user's turn")
+    return _sound(path, judge, problems, "no scenes in it; write conversations that end with the user's turn")
 
 
-def _sound(path: Path, judge: Callable[[Row], list[Problem]], problems: list[str], empty: str) -> Iterator[Row]:
+def row_problems(reader: Conversations, row: Row) -> list[Problem]:
+    """Tell what is wrong with a row for training, a preference, or a test scene (which has a kind)."""
+    return [*reader.problems(row, scene="kind" in row), *(scene_problems(row) if "kind" in row else ())]
+
+
+def _sound(
+    path: Path, judge: Callable[[Row], list[Problem]], problems: list[str], empty: str
+) -> Iterator[tuple[int, Row]]:
     place, found, lines = relative(path), [], dict[int, int]()
     line = 0
     for line, row in read_rows(path):
@@ -177,34 +185,33 @@ def _sound(path: Path, judge: Callable[[Row], list[Problem]], problems: list[str
         name = row.get("id")
         if name not in (None, "") and (first := lines.setdefault(raw.key(str(name)), line)) != line:
             wrong.append(("id", f"'{name}' stands on line {first} already; ids are unique"))
-        found += [f"{place}:{line}: key '{key}': {what}" for key, what in wrong]
+        found += [f"{place}:{line}: {key}: {what}" for key, what in wrong]
         if not wrong:
-            yield row
+            yield line, row
     if not line:
         found.append(f"{place}: {empty}")
-    problems += found[:SHOWN] + ([f"{place}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])
+    problems += first_problems(path, found)
 
 
-KINDS = {
-    "reply": ("reference", str, "a good reply"),
-    "memory": ("facts", list, "a list of texts, one of which a good reply has"),
-    "provocation": None,
-    "attribute": ("set", str, "the name that scenes share which differ in fields alone"),
-}
-
-
-def scene_problems(row: Row) -> Iterable[tuple[str, str]]:
+def scene_problems(row: Row) -> Iterator[Problem]:
     """Tell what a scene lacks beside its conversation."""
-    if not isinstance(row.get("id"), str) or not row["id"]:
+    kind, facts = row.get("kind"), row.get("facts")
+    if not _is_text(row.get("id")):
         yield "id", f"found {row.get('id')!r}, expected a text; predictions are named by it"
-    kind = row.get("kind")
     if kind not in KINDS:
         yield "kind", f"found {kind!r}, expected one of {', '.join(KINDS)}"
-        return
-    if (need := KINDS[kind]) is not None:
-        key, type_, what = need
-        if not isinstance(row.get(key), type_) or not row[key]:
-            yield key, f"missing; a scene of kind {kind} has {what}"
+    if (kind == "reply" or row.get("reference") is not None) and not _is_text(row.get("reference")):
+        yield "reference", "missing or empty; a scene of kind reply has a good reply"
+    if kind == "memory" and not (isinstance(facts, list) and facts and all(map(_is_text, facts))):
+        yield "facts", f"found {facts!r}, expected a list of texts; a good reply to a scene of kind memory holds one"
+    if kind == "attribute" and not _is_text(row.get("set")):
+        yield "set", "missing; scenes of kind attribute that differ in fields alone have the name of their set"
+    if row.get("phase") is not None and not _is_text(row["phase"]):
+        yield "phase", f"found {row['phase']!r}, expected the name of a phase whose data the scene is like"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def test_scenes(task: Task, path: Path | None = None) -> list[Row]:
@@ -214,7 +221,7 @@ def test_scenes(task: Task, path: Path | None = None) -> list[Row]:
         UserError: It is missing, or scenes are wrong.
     """
     problems: list[str] = []
-    scenes = list(read_scenes(Conversations(task), path or task.test_path("input"), problems))
+    scenes = [row for _, row in read_scenes(Conversations(task), path or task.test_path("input"), problems)]
     if problems:
         raise UserError(problems)
     return scenes

@@ -114,6 +114,8 @@ def _regenerated(
         said = messages[1:] if isinstance(messages, list) else None
         chosen = row.get("chosen") if isinstance(row, dict) else None
         wrong = list(message_problems(said, "messages", "user" if chosen else "assistant"))
+        if isinstance(row, str):
+            wrong = [("row", row)]
         if wrong or not isinstance(row, dict):
             remedy = f"run: uv run tools/regenerate_segments.py {conversations.task.name}"
             problems += [f"{relative(path)}:{line}: {key}: {what}; {remedy}" for key, what in wrong]

@@ -9,6 +9,7 @@ scenarios:
     affection_level: friend   # fields of task.yml
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 import jinja2
 
 from recipekit import yamlfile
-from recipekit.chat_making import source, typed
+from recipekit.chat_fields import typed
+from recipekit.chat_making import read_text, source
 from recipekit.conversations import Conversation, Conversations
 from recipekit.errors import UserError
 from recipekit.runs import relative
@@ -137,19 +139,21 @@ class Scenarios:
         """
         try:
             environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-            template = environment.from_string(prompt.read_text(encoding="utf-8"))
-            return [
+            template = environment.from_string(read_text(prompt, "a prompt's file"))
+            jobs = [
                 self._job(template, persona, scenario, turns, repetition)
                 for scenario in self.scenarios
                 for persona in self.personas
                 for turns in self.turns
                 for repetition in range(1, self.repetitions + 1)
             ]
-        except OSError as error:
-            raise UserError(f"{relative(prompt)}: {error.strerror}; name a prompt's file") from None
         except jinja2.TemplateError as error:
             known = ", ".join([*VARIABLES, *self.conversations.fields])
             raise UserError(f"{relative(prompt)}: {error}; the variables are {known}") from None
+        if twice := [name for name, count in Counter(job.name for job in jobs).items() if count > 1]:
+            what = f"turns: two conversations would have the id '{twice[0]}'; name each number of turns once"
+            raise UserError(f"{relative(self.path)}: {what}")
+        return jobs
 
     def _job(
         self, template: jinja2.Template, persona: str, scenario: tuple[str, str, dict[str, Any]], turns: int, time: int

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from recipekit import yamlfile
-from recipekit.chat_making import make_row, problems, some, source
+from recipekit.chat_making import make_row, source
+from recipekit.chat_rows import row_problems
 from recipekit.conversations import ROLES, Conversations, Message, Row
 from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 TOP = ("persona", "speakers", "metadata", "scenes")
@@ -92,7 +94,7 @@ class Scenes:
         """
         rows = [row for number, scene in enumerate(self.scenes) if (row := self._row(number, scene))]
         if self.found:
-            raise UserError(some(self.path, self.found))
+            raise UserError(first_problems(self.path, self.found))
         return rows
 
     def _row(self, number: int, scene: Any) -> Row | None:
@@ -110,7 +112,7 @@ class Scenes:
             return None
         row = make_row(self.conversations, name, messages, fields, persona)
         row |= {key: scene[key] for key in PASSED if key in scene}
-        for key, what in problems(self.conversations, row):
+        for key, what in row_problems(self.conversations, row):
             self._problem(self._where(at, key), key, what)
         return row
 

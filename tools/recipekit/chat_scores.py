@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipekit import chat_measures, chat_persona, chat_relevance
-from recipekit.chat_data import Reply, Scene
 from recipekit.chat_measures import Reader, Reading
+from recipekit.chat_replies import Reply, Scene
 from recipekit.regression_scores import difference, draws
 from recipekit.release import Difference
 from recipekit.scoring import CHUNK, Estimate, interval

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from recipekit.chat_making import some
 from recipekit.errors import UserError
 from recipekit.raw import chunks
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 ENDINGS = (".jsonl", ".json", ".csv")
@@ -65,7 +65,7 @@ def read(paths: list[Path]) -> Iterator[Talk]:
             yield from _turns_of_csv(path, problems) if path.suffix == ".csv" else _documents(path, problems)
         except UserError as error:
             problems += error.problems
-        wrong += some(path, problems)
+        wrong += first_problems(path, problems)
     if wrong:
         raise UserError(wrong)
 
@@ -145,7 +145,7 @@ def _turns_of_csv(path: Path, problems: list[str]) -> Iterator[Talk]:
                 problems.append(f"{here}: {key}: '{row[key]}' stands further up already; keep its turns together")
             name, place = row[key], place if turns else here
             seen.add(name)
-            if turn[1]:
+            if turn[1] and turn[0] != "system":
                 turns.append(turn)
     if turns:
         yield Talk(place, turns)

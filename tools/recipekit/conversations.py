@@ -67,6 +67,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{relative(path)}: {error.strerror}; name a file of conversations") from None
+    content = content.removeprefix(b"\xef\xbb\xbf")
     if path.suffix == ".json":
         yield from enumerate(_document(path, content), 1)
         return
@@ -75,9 +76,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | str]]:
             try:
                 row = orjson.loads(text)
             except orjson.JSONDecodeError as error:
-                yield line, f"not valid JSON: {error}"
+                yield line, f"not valid JSON: {error}; mend or remove the line"
             else:
-                yield line, row if isinstance(row, dict) else f"expected an object, found {type(row).__name__}"
+                yield line, row if isinstance(row, dict) else _no_object(row)
 
 
 def _document(path: Path, content: bytes) -> list[Row | str]:
@@ -90,7 +91,11 @@ def _document(path: Path, content: bytes) -> list[Row | str]:
     rows = document.get("conversations") if isinstance(document, dict) else document
     if not isinstance(rows, list):
         raise UserError(f"{relative(path)}: expected a list of conversations, or one under the key 'conversations'")
-    return [row if isinstance(row, dict) else f"expected an object, found {type(row).__name__}" for row in rows]
+    return [row if isinstance(row, dict) else _no_object(row) for row in rows]
+
+
+def _no_object(row: Any) -> str:
+    return f"expected an object, found {_kind(row)}; mend or remove it"
 
 
 class Conversations:
@@ -123,9 +128,8 @@ class Conversations:
             fields |= zip(self.attribute, row["attribute"], strict=True)
         if "context" in row:
             fields["context"] = row["context"]
-        messages = row["messages"] if "messages" in row else row["conversation"]
         return Conversation(
-            None if name in (None, "") else str(name), messages, row.get("system") or None, fields,
+            None if name in (None, "") else str(name), row[self._turns_key(row)], row.get("system") or None, fields,
             row.get("chosen"), row.get("rejected"),
         )  # fmt: skip
 
@@ -136,16 +140,18 @@ class Conversations:
             row: The row.
             scene: Whether it is to end with what the user says, as a test scene does; so does a preference.
         """
-        problems = list(self._shape_problems(row))
-        key = "conversation" if self.attribute and "conversation" in row else "messages"
+        key, metadata = self._turns_key(row), row.get("metadata")
+        metadata = {} if metadata is None else metadata
         preference = "chosen" in row or "rejected" in row
-        problems += message_problems(row.get(key), key, "user" if scene or preference else "assistant")
+        problems = list(message_problems(row.get(key), key, "user" if scene or preference else "assistant"))
         if preference:
             problems += _preference_problems(row)
-        metadata = row.get("metadata")
-        if metadata is not None and not isinstance(metadata, dict):
+        if not isinstance(metadata, dict):
             return [*problems, ("metadata", f"expected an object, found {_kind(metadata)}")]
-        return problems + self.field_problems(metadata or {}, "metadata.")
+        return [*self._shape_problems(row, metadata), *problems, *self.field_problems(metadata, "metadata.")]
+
+    def _turns_key(self, row: Row) -> str:
+        return "conversation" if self.attribute and "conversation" in row else "messages"
 
     def field_problems(self, fields: Mapping[str, Any], before: str = "") -> list[Problem]:
         """Tell what is wrong with metadata; `before` stands before each field's name."""
@@ -165,7 +171,7 @@ class Conversations:
                 problems.append((f"{before}{name}", what))
         return problems
 
-    def _shape_problems(self, row: Row) -> Iterator[Problem]:
+    def _shape_problems(self, row: Row, metadata: Mapping[str, Any]) -> Iterator[Problem]:
         if "system" in row and (not isinstance(row["system"], str) or not row["system"].strip()):
             yield "system", "empty or no text; say who the model is, or leave the key out (prompts/persona.txt says it)"
         if not self.attribute:
@@ -178,7 +184,7 @@ class Conversations:
                 for i, (name, value) in enumerate(zip(self.attribute, found, strict=True)):
                     if what := value_problem(self.fields[name], value):
                         yield f"attribute.{i}", f"{name}: {what}"
-        elif missing := [name for name in self.attribute if name not in (row.get("metadata") or {})]:
+        elif missing := [name for name in self.attribute if name not in metadata]:
             yield "attribute", f"missing; expected the numbers of {', '.join(missing)}"
         if "context" in row and (not isinstance(row["context"], str) or not row["context"].strip()):
             yield "context", "empty or no text; say what the conversation is about"

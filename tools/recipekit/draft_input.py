@@ -1,6 +1,5 @@
 """Scenes that replies are to be drafted for: what a file of contexts holds, and what the data lack most."""
 
-import csv
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from recipekit import yamlfile
 from recipekit.chat_bias import SOURCE, bins
-from recipekit.conversations import Conversation, Conversations
+from recipekit.chat_fields import ATTRIBUTE, typed
+from recipekit.chat_making import csv_rows
+from recipekit.conversations import Conversation, Conversations, read_rows
 from recipekit.errors import UserError
 from recipekit.runs import digest, relative
 
@@ -83,62 +82,43 @@ def _entries(conversations: Conversations, path: Path, problems: list[str]) -> I
         if not isinstance(scenes, list):
             raise UserError(f"{shown}: scenes: expected a list of scenes under this key, each {FORM}")
         found: list[tuple[int, Any]] = [(lines["scenes", i], scene) for i, scene in enumerate(scenes)]
+    elif path.suffix == ".jsonl":
+        found = list(read_rows(path))
     else:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"{shown}: {error.strerror}; name a file of contexts") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{shown}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-        found = _lines(text, shown, problems) if path.suffix == ".jsonl" else _cells(conversations, text, shown)
+        found = list(_cells(conversations, path))
     for line, entry in found:
         if isinstance(entry, dict):
             yield f"{shown}:{line}", entry
+        elif isinstance(entry, str) and path.suffix == ".jsonl":
+            problems.append(f"{shown}:{line}: {entry}")
         else:
             problems.append(f"{shown}:{line}: expected an object, found {type(entry).__name__}; write it {FORM}")
 
 
-def _lines(text: str, shown: str, problems: list[str]) -> list[tuple[int, Any]]:
-    found = []
-    for line, content in enumerate(text.splitlines(), 1):
-        if content.strip():
-            try:
-                found.append((line, orjson.loads(content)))
-            except orjson.JSONDecodeError as error:
-                problems.append(f"{shown}:{line}: not valid JSON: {error}; mend or remove the line")
-    return found
-
-
-def _cells(conversations: Conversations, text: str, shown: str) -> list[tuple[int, Any]]:
-    """Read a CSV: id, system, context, the fields, and user, user2, user3 ... for several turns."""
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    names = list(reader.fieldnames or [])
-    known = {"id", "system", "context", *conversations.fields}
+def _cells(conversations: Conversations, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a CSV: id, system, context, attribute, the fields, and user, user2, user3 ... for several turns."""
+    rows = csv_rows(path)
+    line, names = next(rows, (1, []))
+    names = [name.strip() for name in names]
+    known = {"id", "system", "context", ATTRIBUTE, *conversations.fields}
     if unknown := [name for name in names if name not in known and not _is_turn(name)]:
         raise UserError(
-            f"{shown}:1: no such column: {', '.join(map(repr, unknown))}; the columns are {', '.join(sorted(known))}, "
-            "user, and user2, user3 ... for further turns"
+            f"{relative(path)}:{line}: no such column: {', '.join(map(repr, unknown))}; the columns are "
+            f"{', '.join(sorted(known))}, user, and user2, user3 ... for further turns"
         )
-    found: list[tuple[int, Any]] = []
-    for row in reader:
-        cells = {name: value.strip() for name, value in row.items() if name and value and value.strip()}
+    for line, values in rows:
+        cells = {name: value.strip() for name, value in zip(names, values, strict=False) if value.strip()}
         entry: dict[str, Any] = {key: cells[key] for key in ("id", "system", "context") if key in cells}
-        fields = {name: cells[name] for name in conversations.fields if name in cells and name != "context"}
-        entry["fields"] = {name: _typed(conversations.fields[name], value) for name, value in fields.items()}
+        entry["fields"] = {}
+        for name in cells:
+            if name == ATTRIBUTE or (name in conversations.fields and name != "context"):
+                entry["fields"] |= typed(conversations, name, cells[name])
         entry["user"] = [cells[name] for name in names if _is_turn(name) and name in cells]
-        found.append((reader.line_num, entry))
-    return found
+        yield line, entry
 
 
 def _is_turn(name: str) -> bool:
     return name == "user" or (name.startswith("user") and name[4:].isdigit())
-
-
-def _typed(spec: Mapping[str, Any], cell: str) -> Any:
-    """Read a cell: of a field with levels its number, of a list what stands between |."""
-    if spec.get("many"):
-        return [_typed({**spec, "many": False}, part.strip()) for part in cell.split("|")]
-    return int(cell) if "levels" in spec and cell.isdecimal() else cell
 
 
 def _scene(

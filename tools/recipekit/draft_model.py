@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from recipekit.chat_model import ChatModel, Reply, Sampling
 from recipekit.conversations import Message
+from recipekit.endpoint import connect, explained, find_model
 from recipekit.errors import UserError
 from recipekit.hub import masked, setting
 from recipekit.runs import relative
@@ -59,27 +60,13 @@ class ServerDrafter:
         Raises:
             UserError: It cannot be reached, or does not serve the model.
         """
-        import openai
-
-        from recipekit.server import explained
-
         self.url = masked(url)
-        key = setting(task.root, "OPENAI_API_KEY") or "none"
-        self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
-        with explained(self.url):
-            listed = [entry.id for entry in self.client.with_options(max_retries=0).models.list()]
-            names = ", ".join(listed) or "none"
-        if served is None and len(listed) != 1:
-            raise UserError(f"--served-model is missing: {self.url} serves {names}; name one of them")
-        self.served = served or listed[0]
-        if self.served not in listed:
-            raise UserError(f"--served-model: {self.url} does not serve '{self.served}', but {names}; name one of them")
+        self.client = connect(url, setting(task.root, "OPENAI_API_KEY"), retries=RETRIES, seconds=SECONDS)
+        self.served, _ = find_model(self.client, self.url, served)
         self.name = f"{self.served} ({self.url})"
 
     def reply(self, messages: Sequence[Message], sampling: Sampling) -> Reply:
         """Ask the server."""
-        from recipekit.server import explained
-
         asked: Any = list(messages)
         with explained(self.url):
             reply = self.client.chat.completions.create(

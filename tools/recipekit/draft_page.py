@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipekit import page
+from recipekit import chat_fields, page
 from recipekit.draft_session import GOALS, STALE, Notice, Session
 from recipekit.errors import UserError
 
@@ -78,12 +78,7 @@ class View:
         if not session.at:
             return self.part("scene", talk=None)
         talk, conversations = session.talk, session.conversations
-        facts = []
-        for name, value in talk.fields.items():
-            label = conversations.label(name, value)
-            words = "、".join(map(str, label)) if isinstance(label, list) else str(label)
-            level = "levels" in conversations.fields[name]
-            facts.append((conversations.fields[name]["title"], f"{value} {words}" if level else words))
+        facts = chat_fields.words(conversations, talk.fields)
         state = "done" if talk.ended else "user" if talk.needs_user else "reply"
         writes = {"user": "user", "reply": None if session.drafter else "reply"}.get(state)
         return self.part(

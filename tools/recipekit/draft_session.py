@@ -10,12 +10,14 @@ from typing import Any
 
 from recipekit import runs
 from recipekit.chat_bias import SOURCE
+from recipekit.chat_making import make_row
 from recipekit.chat_model import Sampling
 from recipekit.conversations import Conversations
 from recipekit.draft_input import Gaps, Scene
 from recipekit.draft_journal import Draft, Event, Journal, Source, Talk, accepted, standing, talks
 from recipekit.draft_model import Drafter
 from recipekit.errors import UserError
+from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 
 GOALS = (100, 500, 3_000)  # conversations: the model may help, it is trained anew, the data are whole
@@ -72,6 +74,14 @@ class Session:
             self.talks = talks(journal.events)
         except (KeyError, TypeError) as error:
             raise UserError(f"{relative(journal.path)}: an event lacks or names what is not there: {error}") from None
+        wrong = [
+            f"{relative(journal.path)}:{talk.line}: {key}: {what}"
+            for talk in self.talks.values()
+            for key, what in conversations.field_problems(talk.scene.fields)
+        ]
+        if wrong:
+            remedy = "the fields in task.yml have changed; put back what drafts have, or move the journal away"
+            raise UserError([*first_problems(journal.path, wrong), remedy])
         self.queue = list(self.talks)
         self.at = next((name for name, talk in self.talks.items() if talk.ended is None), next(iter(self.talks), ""))
         self.write()
@@ -111,17 +121,9 @@ class Session:
 
     def row(self, talk: Talk) -> dict[str, Any]:
         """Write a conversation in the task's raw form."""
-        fields, names = talk.fields | {SOURCE: talk.source}, self.conversations.attribute
-        row: dict[str, Any] = {"id": talk.scene.id}
-        if talk.scene.system:
-            row["system"] = talk.scene.system
         said = talk.messages[: 2 * len(talk.replies)]
-        if not names:
-            return {**row, "messages": said, "metadata": fields}
-        if "context" in fields:
-            row["context"] = fields.pop("context")
-        attribute = [fields.pop(name) for name in names]
-        return {**row, "conversation": said, "attribute": attribute, "metadata": fields}
+        fields = talk.fields | {SOURCE: talk.source}
+        return make_row(self.conversations, talk.scene.id, said, fields, talk.scene.system)
 
     def write(self) -> None:
         """Write the accepted conversations, all of them valid.

@@ -60,14 +60,16 @@ def read_tokenizer(folder: Path, size: int) -> GgufTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{relative(path)}: no such file; save the tokenizer in its fast form beside the model")
-    spec = json.loads(path.read_text(encoding="utf-8"))
     try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
         if spec["model"]["type"] != "BPE":
             raise ValueError(f"its model is {spec['model']['type']}, expected BPE")
         tokens, types = _tokens(spec, size)
         if spec["model"].get("byte_fallback"):
             return _by_scores(spec, tokens, types)
         return _by_merges(spec, tokens, types)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{relative(path)}: torn, {error}; merge the model again") from None
     except ValueError as error:
         raise UserError(f"{relative(path)}: {error}; llama.cpp would read other tokens, so no GGUF is made") from None
 

@@ -11,7 +11,7 @@ def need_extraction(task: Task, tool: str, instead: str) -> None:
         UserError: It is another kind; `instead` says what to do.
     """
     if task.kind != "extraction":
-        raise UserError(f"{tool}: reads tasks of kind extraction, and {task.name} is a {task.kind}; {instead}")
+        raise UserError(f"{tool}: reads tasks of kind extraction, and {task.name} is of kind {task.kind}; {instead}")
 
 
 def need_chat(task: Task, tool: str) -> None:
@@ -21,4 +21,4 @@ def need_chat(task: Task, tool: str) -> None:
         UserError: It is another kind.
     """
     if not task.is_chat:
-        raise UserError(f"{tool}: reads tasks of kind chat, such as companion, and {task.name} is a {task.kind}")
+        raise UserError(f"{tool}: reads tasks of kind chat, such as companion, and {task.name} is of kind {task.kind}")

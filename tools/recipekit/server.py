@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import openai
-
 from recipekit import decoding, models
-from recipekit.endpoint import RETRIES, SECONDS, check_url, explained
+from recipekit.endpoint import connect, explained, find_model
 from recipekit.errors import UserError
 from recipekit.hub import masked, setting
 from recipekit.predictor import Answer, Predictor, PromptAs, check
@@ -39,11 +37,9 @@ class ServerPredictor(Predictor):
     ) -> None:  # fmt: skip
         model = model or task.outputs / "merged"
         check(task, model, None)
-        key = setting(task.root, "OPENAI_API_KEY") or "none"
         self.url = masked(url)
-        check_url(url)
-        self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES, timeout=SECONDS)
-        self.served, longest = self._find(served)
+        self.client = connect(url, setting(task.root, "OPENAI_API_KEY"))
+        self.served, longest = find_model(self.client, self.url, served)
         config = models.load_config(model)
         context = min(decoding.context_length(config), longest or config.max_position_embeddings)
         super().__init__(task, models.load_tokenizer(model), context, constrain)
@@ -52,21 +48,6 @@ class ServerPredictor(Predictor):
             self.grammar = decoding.Grammar(self.tokenizer, task.output_schema, config.vocab_size, self.eos)
         self.prompt_as = prompt_as
         self.concurrency = concurrency
-
-    def _find(self, served: str | None) -> tuple[str, int | None]:
-        """Return the name of the model that is served and, where the server tells, its context length."""
-        with explained(self.url):
-            listed = {
-                entry.id: getattr(entry, "max_model_len", None)
-                for entry in self.client.with_options(max_retries=1).models.list()
-            }
-            names = ", ".join(listed) or "none"
-        if served is None and len(listed) != 1:
-            raise UserError(f"--served-model is missing: {self.url} serves {names}; name one of them")
-        served = served or next(iter(listed))
-        if served not in listed:
-            raise UserError(f"--served-model: {self.url} does not serve '{served}', but {names}; name one of them")
-        return served, listed[served]
 
     def answer(self, prompts: Sequence[list[int]]) -> Iterator[Answer]:
         """Ask the server, several prompts at a time.
@@ -119,7 +100,7 @@ class ServerPredictor(Predictor):
                 "response_format": {"type": "json_schema", "json_schema": form},
             }
         started = time.perf_counter()
-        with explained(self.url):
+        with explained(self.url, refused="where it takes no token ids, use --prompt-as text"):
             reply = self.client.completions.create(
                 model=self.served, prompt=prompt, temperature=0, max_tokens=self.most, logprobs=1, extra_body=extra
             )

@@ -9,7 +9,9 @@ import orjson
 
 from recipekit import chat_fields
 from recipekit.conversations import Conversation, Conversations, Message
+from recipekit.endpoint import connect, explained, find_model
 from recipekit.errors import UserError
+from recipekit.hub import masked
 from recipekit.runs import relative, write_bytes
 
 HELP = """\
@@ -60,13 +62,13 @@ class ServerReplies:
     """A model behind an OpenAI-compatible server."""
 
     def __init__(
-        self, url: str, key: str, served: str | None, sampling: Any, tokenizer: Any, context: int | None
+        self, url: str, key: str | None, served: str | None, sampling: Any, tokenizer: Any, context: int | None
     ) -> None:
         """Look for the model there.
 
         Args:
             url: Base URL, http://localhost:8000/v1.
-            key: The server's.
+            key: The server's; None: it needs none.
             served: The model's name there; None takes the only one.
             sampling: How replies are drawn; servers of the OpenAI form take no top_k.
             tokenizer: Of the same model, to count tokens; None: they are not counted.
@@ -75,21 +77,10 @@ class ServerReplies:
         Raises:
             UserError: The server cannot be reached, or does not serve the model.
         """
-        import openai
-
-        from recipekit.hub import masked
-        from recipekit.server import explained
-
-        self.url, self.explained, self.sampling, self.tokenizer = masked(url), explained, sampling, tokenizer
-        self.client: Any = openai.OpenAI(base_url=url, api_key=key, max_retries=1, timeout=600)
-        with explained(self.url):
-            names = {one.id: getattr(one, "max_model_len", None) for one in self.client.models.list()}
-        if served is None and len(names) != 1:
-            raise UserError(f"--served-model is missing: {self.url} serves {', '.join(names) or 'none'}; name one")
-        self.served = served or next(iter(names))
-        if self.served not in names:
-            raise UserError(f"--served-model: {self.url} does not serve '{self.served}', but {', '.join(names)}")
-        self.context = (names[self.served] or context) if tokenizer else None
+        self.url, self.sampling, self.tokenizer = masked(url), sampling, tokenizer
+        self.client: Any = connect(url, key, retries=1)
+        self.served, longest = find_model(self.client, self.url, served)
+        self.context = (longest or context) if tokenizer else None
 
     def count(self, messages: list[Message]) -> int:
         """Count a prompt's tokens."""
@@ -98,7 +89,7 @@ class ServerReplies:
 
     def stream(self, messages: list[Message], seed: int) -> Iterator[str]:
         """Answer, piece by piece."""
-        with self.explained(self.url):
+        with explained(self.url):
             answer = self.client.chat.completions.create(
                 model=self.served, messages=messages, stream=True, seed=seed, temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p, max_tokens=self.sampling.max_new_tokens,
@@ -174,7 +165,7 @@ class Talk:
             except KeyboardInterrupt:
                 stopped = True
                 pieces.close()  # type: ignore[attr-defined]
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             self.turns.pop()
             raise
         self.seed += 1
@@ -243,9 +234,9 @@ def obey(talk: Talk, line: str) -> str | None:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     if name == "/set":
-        field_name, value = chat_fields.parse_field(talk.reads, rest, "/set")
-        talk.fields[field_name] = value
-        return f"{field_name}: {talk.reads.label(field_name, value)}"
+        found = chat_fields.parse_field(talk.reads, rest, "/set")
+        talk.fields |= found
+        return "\n".join(f"{title}: {words}" for title, words in chat_fields.words(talk.reads, found))
     if name == "/memory":
         chat_fields.add_memory(talk.reads, talk.fields, rest, "/memory")
         return f"{len(talk.fields[chat_fields.MEMORIES])} memories"

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recipekit.conversations import Conversation, Conversations, Problem, Row, read_rows
+from recipekit import chat_rows
+from recipekit.conversations import Conversation, Conversations, Row
 from recipekit.errors import UserError
 from recipekit.joining import several
 from recipekit.regression_data import first_problems
 from recipekit.runs import relative
 from recipekit.segments import read_jsonl
 from recipekit.task import Task
-
-KINDS = ("reply", "memory", "provocation", "attribute")
 
 
 class Scene(NamedTuple):
@@ -21,7 +20,7 @@ class Scene(NamedTuple):
     Attributes:
         id: Its name.
         line: Where it stands in its file, 1-based.
-        kind: One of KINDS.
+        kind: One of chat_rows.KINDS.
         conversation: What was said, and the fields of the system message.
         system: The system message as the model reads it.
         reference: A good reply; None: there is none.
@@ -69,48 +68,18 @@ def read_scenes(task: Task, path: Path) -> list[Scene]:
     Raises:
         UserError: The file is missing or empty, or scenes are broken or repeated; all at once.
     """
-    reader = Conversations(task)
-    scenes, problems, seen = [], [], dict[str, int]()
-    for line, row in read_rows(path):
-        found = [("", row)] if isinstance(row, str) else list(_problems(reader, row))
-        if not found and not isinstance(row, str):
-            name = str(row["id"])
-            if seen.setdefault(name, line) != line:
-                found.append(("id", f"'{name}' stands on line {seen[name]} already; keep one of them"))
-            else:
-                scenes.append(_scene(reader, line, row))
-        problems += [f"{relative(path)}:{line}: {f'{key}: ' if key else ''}{what}" for key, what in found]
-    if not scenes and not problems:
-        problems.append(f"{relative(path)}:1: no scenes in it; expected one a line")
+    reader, problems = Conversations(task), list[str]()
+    scenes = [_scene(reader, line, row) for line, row in chat_rows.read_scenes(reader, path, problems)]
     if problems:
-        raise UserError(first_problems(path, problems))
+        raise UserError(problems)
     return sorted(scenes, key=lambda scene: scene.id)
 
 
-def _problems(reader: Conversations, row: Row) -> Iterator[Problem]:
-    yield from reader.problems(row, scene=True)
-    if row.get("id") in (None, "") or not isinstance(row["id"], str | int):
-        yield "id", "missing; a scene needs a name, which its prediction has as well"
-    kind, reference, facts = row.get("kind", "reply"), row.get("reference"), row.get("facts")
-    if kind not in KINDS:
-        yield "kind", f"found {kind!r}, expected one of {', '.join(KINDS)}"
-    if (reference is not None or kind == "reply") and not _is_text(reference):
-        yield "reference", "missing or empty; write a good reply"
-    if kind == "memory" and not (isinstance(facts, list) and facts and all(map(_is_text, facts))):
-        yield "facts", f"found {facts!r}, expected a list of texts, of which a good reply holds one"
-    if kind == "attribute" and not (_is_text(row.get("set")) or isinstance(row.get("set"), int)):
-        yield "set", "missing; name the set, whose scenes differ in their fields only"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _scene(reader: Conversations, line: int, row: Row) -> Scene:
-    conversation, kind = reader.read(row), row.get("kind", "reply")
+    conversation, kind = reader.read(row), row["kind"]
     return Scene(
-        str(row["id"]), line, kind, conversation, reader.system(conversation), row.get("reference"),
-        row["facts"] if kind == "memory" else [], str(row["set"]) if kind == "attribute" else None, row.get("phase"),
+        row["id"], line, kind, conversation, reader.system(conversation), row.get("reference"),
+        row["facts"] if kind == "memory" else [], row["set"] if kind == "attribute" else None, row.get("phase"),
     )  # fmt: skip
 
 
