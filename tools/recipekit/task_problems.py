@@ -77,16 +77,7 @@ def content_problems(shown: Path, spec: dict[str, Any], lines: yamlfile.Lines, f
             problems.append(
                 f"{at('regression', 'targets', name, 'scale')}: found {[low, high]}, expected [least, greatest]"
             )
-    known = [
-        *spec["data"].get("curriculum", {}).get("groups", {}),
-        *(n for n, own in train.items() if "base" not in own),
-    ]
-    for name, mix in train.items():
-        for role in ("base", "replay"):
-            if role in mix and mix[role] not in known:
-                expected = "is no data set under data.train that has rows of its own, nor a mix above this one"
-                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
-        known.append(name)
+    problems += _mix_problems(at, spec["data"], train)
     problems += _rows_problems(at, spec["data"]) + _format_problems(at, spec, folder)
     problems += _split_problems(at, spec["data"], train)
     schema = spec.get("output_schema", {})
@@ -163,6 +154,19 @@ def _rows_problems(at: Callable[..., str], data: dict[str, Any]) -> list[str]:
         name = Path(own.get("file", ""))
         if name.is_absolute() or ".." in name.parts:
             problems.append(f"{at('data', *place, 'file')}: found '{name}', expected a name below the raw folder")
+    return problems
+
+
+def _mix_problems(at: Callable[..., str], data: dict[str, Any], train: dict[str, Any]) -> list[str]:
+    """Look for mixes of what is no data set with rows, nor a mix above."""
+    problems = []
+    known = [*data.get("curriculum", {}).get("groups", {}), *(name for name, own in train.items() if "base" not in own)]
+    for name, mix in train.items():
+        for role in ("base", "replay"):
+            if role in mix and mix[role] not in known:
+                expected = "is no data set under data.train that has rows of its own, nor a mix above this one"
+                problems.append(f"{at('data', 'train', name, role)}: '{mix[role]}' {expected}")
+        known.append(name)
     return problems
 
 
