@@ -212,7 +212,8 @@ def test_product_is_small_and_loads(tokenizer):
     from transformers import AutoModelForCausalLM
 
     assert sum(path.stat().st_size for path in BASE.iterdir()) < 12e6
-    assert {path.suffix for path in BASE.iterdir()} <= {".json", ".safetensors", ".md"}
+    assert {path.suffix for path in BASE.iterdir()} <= {".json", ".safetensors", ".md", ".jinja"}
+    assert tokenizer.chat_template == (ROOT / "recipes/base/chat_template.jinja").read_text(encoding="utf-8")
     model = AutoModelForCausalLM.from_pretrained(BASE)
     assert model.config.model_type == "mistral" and model.config.sliding_window is None
     assert model.dtype == torch.bfloat16 and model.config.vocab_size == len(tokenizer)

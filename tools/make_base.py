@@ -21,6 +21,7 @@ from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 
 RECIPE, CORPUS = ROOT / "recipes/base/base.yml", ROOT / "recipes/base/corpus.yml"
+TEMPLATE = ROOT / "recipes/base/chat_template.jinja"
 GOLD = ROOT / "data/samples/hawks/hawks_eval_gold.csv"
 PRODUCT, CHECKPOINT = ROOT / "data/samples/base", ROOT / "outputs/base/checkpoint.safetensors"
 
@@ -93,6 +94,7 @@ def write_product(model: Any, tokenizer: Any, recipe: dict[str, Any], scores: di
 
     new = PRODUCT.with_name(".base.new")
     model.to(torch.bfloat16).save_pretrained(new)
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     tokenizer.save_pretrained(new)
     facts = {
         "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
