@@ -15,11 +15,12 @@ from safetensors.numpy import save_file
 from recipekit import ROOT, segments
 from recipekit.adapters import adapter_digest, tensors_digest
 from recipekit.errors import UserError
-from recipekit.process import hold, last_error
+from recipekit.process import hold, last_error, written_since
+from recipekit.resuming import is_whole, prepare_output, seal
 from recipekit.runs import read_record
 from recipekit.task import Task, load_task
 from tiny import TEXT, tiny_base
-from train import check_result, environment, is_whole, prepare_output, step_inputs
+from train import check_result, environment, step_inputs
 from training import run, start, when_step
 
 STEPS, SAVED_EVERY = 40, 10
@@ -150,9 +151,10 @@ def test_a_torn_checkpoint_is_removed(mini: Path) -> None:
     for step, size in ((10, 4), (20, 3), (30, None)):
         checkpoint = output / f"checkpoint-{step}"
         checkpoint.mkdir()
-        (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])
+        (checkpoint / "optimizer.pt").write_bytes(b"1234")
         if size:
-            (checkpoint / "complete.json").write_text('{"optimizer.pt": 4}')
+            seal(checkpoint)
+        (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])
     assert is_whole(output / "checkpoint-10")
     prepare_output(task, "phase2", config, "one")
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-10"]
@@ -164,7 +166,9 @@ def test_the_telling_line_of_a_log_comes_with_a_remedy(tmp_path: Path) -> None:
     start = log.stat().st_size
     trace = "Traceback (most recent call last):\n  File\n[rank0]: OSError: [Errno 28] No space left on device\n"
     log.write_text(log.read_text() + trace + "\r 10%|#   | 1/10\n", encoding="utf-8")
-    assert last_error(log, start).startswith("OSError: [Errno 28] No space left on device; free some disk space")
+    assert last_error(written_since(log, start)).startswith(
+        "OSError: [Errno 28] No space left on device; free some disk space"
+    )
 
 
 def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
     log.write_text("OSError: of an earlier run\n", encoding="utf-8")
     start = log.stat().st_size
     log.write_text(log.read_text() + "Killed\n", encoding="utf-8")
-    assert last_error(log, start) == "Killed"
+    assert last_error(written_since(log, start)) == "Killed"
 
 
 def test_a_second_training_of_a_phase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
