@@ -5,13 +5,14 @@ imported, so that warnings and config dumps of libraries, and of child processes
 """
 
 import errno
+import io
 import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ console = Console(stderr=True, highlight=False)
 _log: Console | None = None
 _log_path: Path | None = None
 _step: str | None = None
+
+
+class _LogFile(io.FileIO):
+    """A log: where its disk is full, its lines are lost, and nothing else."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
 
 
 def main(*commands: Callable[..., None], **settings: Any) -> None:
@@ -86,8 +97,8 @@ def _exit_code(app: Callable[[], Any]) -> int:
             show(f"error: {problem}", style="bold red")
         return 2
     except Exception as error:
-        if problem := _disk_problem(error):
-            show(f"error: {problem}", style="bold red")
+        if disk := _disk_problem(error):
+            show(f"error: {disk}", style="bold red")
             return 2
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         if _log:
@@ -132,6 +143,10 @@ def log_to(step: str, outputs: Path | None = None) -> None:
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_LogFile(stream, "ab", closefd=False), "utf-8", "backslashreplace", write_through=True)
+        for stream in (1, 2)
+    )
     console.file = screen
     console._force_terminal = screen.isatty()
     _log = Console(file=sys.stderr, force_terminal=False, width=140, highlight=False)
@@ -150,8 +165,7 @@ def show(renderable: RenderableType, style: str | None = None, *, log: bool = Tr
         renderable = without_secrets(renderable)
     console.print(renderable, style=style, markup=False, soft_wrap=soft)
     if _log and log:
-        with suppress(OSError):  # a full disk under the log is no reason to stop
-            _log.print(renderable, style=style, markup=False, soft_wrap=soft)
+        _log.print(renderable, style=style, markup=False, soft_wrap=soft)
 
 
 @contextmanager

@@ -24,9 +24,8 @@ PATIENCE = 60  # seconds to wait for a training that a killed run left behind; i
 STALL, STALL_SECONDS = "TRAIN_STALL_SECONDS", 3600  # environment variable, and what holds without it
 ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b.*)")
 ERASE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-REMEDIES = {
-    r"No space left|PytorchStreamWriter failed writing|quota exceeded": "free some disk space, then run the same "
-    "command again",
+REMEDIES = {  # torch's writer, inline_container.cc, says "unexpected pos" where a disk is full
+    r"No space left|quota exceeded|inline_container": "free some disk space, then run the same command again",
     r"SafetensorError|incomplete metadata": "a file of weights is torn: restore the base, or fetch it again",
     r"ConnectionError|ConnectTimeout|LocalEntryNotFound": "the Hugging Face Hub cannot be reached; check the network",
     r"401 Client Error|GatedRepo|RepositoryNotFound": "check the model's name, and that the token in .env may read it",

@@ -57,22 +57,22 @@ def _guarded(inner: Any, unsent: Path) -> "TrainerCallback":
             except Exception as error:  # MLflow raises what its store raises
                 self.away = True
                 logging.getLogger(__name__).warning("MLflow is away, metrics are kept: %s", reason(error))
-                with suppress(OSError):
-                    unsent.write_text(json.dumps({"run_id": self.run_id, "reason": reason(error)}) + "\n", "utf-8")
+                self.keep({"run_id": self.run_id, "reason": reason(error)})
                 with suppress(Exception):
                     mlflow.end_run()  # which forgets the run first; at exit MLflow would wait for the server again
             return not self.away
 
+        def keep(self, line: dict[str, Any]) -> None:
+            with suppress(OSError), unsent.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+
         def on_train_begin(self, *arguments: Any, **kwargs: Any) -> None:
-            unsent.unlink(missing_ok=True)
             self.attempt("on_train_begin", *arguments, **kwargs)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if not self.attempt("on_log", args, state, control, logs=logs or {}, **kwargs):
                 values = {key: value for key, value in (logs or {}).items() if isinstance(value, int | float)}
-                line = {"step": state.global_step, "time": round(time.time() * 1000), "metrics": values}
-                with suppress(OSError), unsent.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(line) + "\n")
+                self.keep({"step": state.global_step, "time": round(time.time() * 1000), "metrics": values})
 
         def on_save(self, *arguments: Any, **kwargs: Any) -> None:
             self.attempt("on_save", *arguments, **kwargs)
@@ -104,7 +104,10 @@ def send(root: Path, config: dict[str, Any], phase: str, output: Path) -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        count = _send(root, config, phase, unsent)
+        count = 0
+        while sections := _read(unsent):
+            count += _send(root, config, phase, sections[0])
+            _write(unsent, sections[1:])
     except Exception as error:  # MLflow raises what its store raises
         kept = f"its metrics are kept in {relative(unsent)}; the same command sends them"
         show(f"{phase}: MLflow was away while it trained, and still is ({reason(error)}); {kept}", style="yellow")
@@ -113,11 +116,27 @@ def send(root: Path, config: dict[str, Any], phase: str, output: Path) -> None:
         unsent.unlink()
 
 
-def _send(root: Path, config: dict[str, Any], phase: str, unsent: Path) -> int:
+def _read(unsent: Path) -> list[list[dict[str, Any]]]:
+    """Read the sections of a file, one a training: its MLflow run, then what was kept; no torn lines."""
+    sections: list[list[dict[str, Any]]] = []
+    for text in unsent.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, IndexError):
+            line = json.loads(text)
+            if "run_id" in line:
+                sections.append([])
+            sections[-1].append(line)
+    return sections
+
+
+def _write(unsent: Path, sections: list[list[dict[str, Any]]]) -> None:
+    write_text(unsent, "".join(json.dumps(line) + "\n" for section in sections for line in section))
+
+
+def _send(root: Path, config: dict[str, Any], phase: str, section: list[dict[str, Any]]) -> int:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    head, *lines = [json.loads(line) for line in unsent.read_text(encoding="utf-8").splitlines()]
+    head, *lines = section
     uri = config["mlflow_tracking_uri"]
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{root / uri.removeprefix('sqlite:///')}"
@@ -127,7 +146,6 @@ def _send(root: Path, config: dict[str, Any], phase: str, unsent: Path) -> int:
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else client.create_experiment(name)
         run_id = client.create_run(experiment, run_name=config.get("mlflow_run_name", phase)).info.run_id
-        write_text(unsent, "".join(json.dumps(line) + "\n" for line in (head | {"run_id": run_id}, *lines)))
     metrics = [
         Metric(name, value, line["time"], line["step"]) for line in lines for name, value in line["metrics"].items()
     ]
