@@ -100,6 +100,12 @@ def free(chain):
     (chain.root / "outputs" / "filling").unlink()
 
 
+@pytest.mark.fault(number=14)
+@pytest.mark.fault(number=15)
+@pytest.mark.fault(number=16)
+@pytest.mark.fault(number=17)
+@pytest.mark.fault(number=25)
+@pytest.mark.fault(number=29)
 @pytest.mark.slow
 def test_a_disk_that_fills_up_in_merge_predict_evaluate_and_card(chain):
     root, out = chain.root, chain.outputs
@@ -140,6 +146,7 @@ def test_a_disk_that_fills_up_in_merge_predict_evaluate_and_card(chain):
     step(root, "predict")
 
 
+@pytest.mark.fault(number=26)
 def test_a_torn_base_is_named_and_costs_no_checkpoint(trained):  # noqa: F811
     base = trained.root / "data/samples/base/model.safetensors"
     base.write_bytes(base.read_bytes()[:-100])
@@ -150,6 +157,7 @@ def test_a_torn_base_is_named_and_costs_no_checkpoint(trained):  # noqa: F811
         step_inputs(trained, {"base_model": "data/samples/base"}, 1)
 
 
+@pytest.mark.fault(number=18)
 def test_a_full_disk_under_the_log_stops_nothing(tmp_path):
     root = stepping.make(tmp_path)
     with small_disk(root / "logs", "64k"):
@@ -162,6 +170,7 @@ def test_a_full_disk_under_the_log_stops_nothing(tmp_path):
     assert journal.read(root / "outputs/mini")["a"]["exit"] == 0
 
 
+@pytest.mark.fault(number=19)
 @pytest.mark.parametrize("kept", ["outputs", "logs"])
 def test_folders_that_may_not_be_written_are_named_before_the_work(tmp_path, kept):
     root = stepping.make(tmp_path)
@@ -173,6 +182,7 @@ def test_folders_that_may_not_be_written_are_named_before_the_work(tmp_path, kep
     assert stepping.run(root, LOG_DIR=str(root / "logs")).returncode == 0
 
 
+@pytest.mark.fault(number=20)
 def test_training_data_that_may_not_be_written_are_named(mini):
     with read_only(mini / "data" / "train"):
         shown = step(mini, "regenerate", code=2)
@@ -189,6 +199,7 @@ time.strftime = lambda text, when=None: form(text, time.localtime() if when is N
 """
 
 
+@pytest.mark.fault(number=50)
 @pytest.mark.parametrize("years", [-20, 20])
 def test_a_clock_that_jumps_undoes_no_step(tmp_path, years):
     root = stepping.make(tmp_path)
@@ -222,6 +233,7 @@ def stepping_busy(root):
     return "write_text(root / 'busy', 'yes'); time.sleep(60)"
 
 
+@pytest.mark.fault(number=52)
 def test_outputs_on_another_disk(mini, tmp_path):
     with small_disk(tmp_path / "large disk 大", "8m"):
         (mini / "outputs").symlink_to(tmp_path / "large disk 大")
@@ -231,6 +243,7 @@ def test_outputs_on_another_disk(mini, tmp_path):
         assert (tmp_path / "large disk 大" / "mini" / "state" / "regenerate.json").exists()
 
 
+@pytest.mark.fault(number=47)
 def test_a_silent_hub_ends_the_upload_with_the_command_to_go_on(clone, monkeypatch):  # noqa: F811
     with LocalHub() as hub:
         hub.faults = [Fault("POST /api/models/someone/hawks-model/commit", wait=60, times=99)]
@@ -254,6 +267,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.fault(number=41)
 def test_a_child_that_hangs_and_heeds_no_signal_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "GRACE", 1)
     monkeypatch.setenv("TRAIN_STALL_SECONDS", "2")
@@ -293,6 +307,7 @@ def test_a_wrong_time_limit_is_named(monkeypatch, text):
         process.stall_seconds()
 
 
+@pytest.mark.fault(number=22)
 def test_a_checkpoint_of_the_right_size_with_other_bytes_is_not_gone_on_from(tmp_path):
     from recipekit import resuming
 
@@ -304,6 +319,7 @@ def test_a_checkpoint_of_the_right_size_with_other_bytes_is_not_gone_on_from(tmp
     assert not resuming.is_whole(checkpoint)
 
 
+@pytest.mark.fault(number=23)
 def test_a_checkpoint_that_cannot_be_read_is_put_aside_and_others_are_not(tmp_path, capsys):
     from recipekit import resuming
 
@@ -323,6 +339,7 @@ def test_a_checkpoint_that_cannot_be_read_is_put_aside_and_others_are_not(tmp_pa
     assert list(resuming.checkpoints(tmp_path)) == [5, 10]
 
 
+@pytest.mark.fault(number=2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_step_killed_on_the_way_leaves_no_half_file(tmp_path, number):
     root = stepping.make(tmp_path)

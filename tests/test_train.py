@@ -53,6 +53,7 @@ def test_a_good_run_is_believed(mini: Path) -> None:
     assert check_result(finished(mini), "phase2", CONFIG, mini / "log")["reached_steps"] == 4
 
 
+@pytest.mark.fault(number=43)
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
@@ -144,6 +145,7 @@ def test_leftovers_of_other_inputs_are_removed_and_of_the_same_kept(mini: Path) 
     ]
 
 
+@pytest.mark.fault(number=21)
 def test_a_torn_checkpoint_is_removed(mini: Path) -> None:
     task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "p"}
     output = mini / "outputs" / "mini" / "phase2"
@@ -179,6 +181,7 @@ def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
     assert last_error(written_since(log, start)) == "Killed"
 
 
+@pytest.mark.fault(number=37)
 def test_a_second_training_of_a_phase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipekit.process.PATIENCE", 0)
     refused = pytest.raises(UserError, match="phase1 is running in another process")
@@ -217,6 +220,7 @@ def weights(root: Path, phase: str) -> bytes:
     return (root / "outputs" / "hawks" / phase / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.fault(number=5)
 @pytest.mark.trap(number=2)
 @pytest.mark.trap(number=4)
 @pytest.mark.slow

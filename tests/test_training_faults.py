@@ -46,10 +46,10 @@ def restart_machine(process: subprocess.Popen) -> None:
     psutil.wait_procs(family, timeout=20)
 
 
-@pytest.mark.fault(number=9)
-@pytest.mark.fault(number=3)
-@pytest.mark.fault(number=12)
-@pytest.mark.fault(number=38)
+@pytest.mark.fault(number=4)
+@pytest.mark.fault(number=13)
+@pytest.mark.fault(number=23)
+@pytest.mark.fault(number=53)
 def test_a_full_disk_a_power_cut_and_a_last_checkpoint_that_cannot_be_read(calm, tmp_path):
     root = make_root(tmp_path / "訓練 of a model", **VALUES)
     with small_disk(root / "outputs", "1700k"):
@@ -108,9 +108,9 @@ def metrics_there(port: int) -> dict[str, list[tuple[int, float]]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.fault(number=24)
-@pytest.mark.fault(number=25)
-@pytest.mark.fault(number=14)
+@pytest.mark.fault(number=32)
+@pytest.mark.fault(number=40)
+@pytest.mark.fault(number=44)
 def test_a_hang_a_lost_mlflow_server_and_edited_data(calm, tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
