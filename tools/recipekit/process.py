@@ -171,8 +171,15 @@ def _new_lines(path: Path, position: int) -> tuple[list[dict[str, Any]], int]:
         stream.seek(position)
         text = stream.read()
         text = text[: text.rfind(b"\n") + 1]
-        return [json.loads(line) for line in text.splitlines()], position + len(text)
+        return [line for line in map(_object, text.splitlines()) if line], position + len(text)
     return [], position
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Read a line of JSON; a full disk may have torn it."""
+    with suppress(ValueError):
+        return json.loads(text)
+    return {}
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
