@@ -33,7 +33,8 @@ from recipekit.console import main, show
 
 TASK = "hawks"
 VARYING = ("seconds", "mean_logprob")  # of a prediction: time, and how a sum is rounded in another batch
-FEW = {"hawks_eval_input.jsonl": 12, "hawks_eval_gold.csv": 13, "hawks_val.jsonl": 8}  # lines
+FEW = {"hawks_eval_input.jsonl": 12, "hawks_eval_gold.csv": 13}  # lines
+SHORT = {"hawks_train.jsonl": 40, "person_dummy.jsonl": 40, "hawks_val.jsonl": 8}  # lines, the shortest ones
 GROWTH = 1.1  # of memory and disk, from the first to the last rounds
 PATIENCE = 60  # seconds in which a stopped run must be gone
 Signal = tuple[str, bool]  # name, and whether the whole process group gets it
@@ -76,9 +77,10 @@ def copy(folder: Path, steps: int) -> None:
     for values in spec.values():
         values |= {"max_steps": steps, "save_steps": 2, "eval_steps": 2, "micro_batch_size": 2, "warmup_steps": 1}
     overlay.write_text(yaml.safe_dump(spec), encoding="utf-8")
-    for name, count in FEW.items():
+    for name, count in (FEW | SHORT).items():
         path = folder / "data" / "samples" / TASK / name
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = sorted(lines, key=len) if name in SHORT else lines
         path.write_text("".join(lines[:count]), encoding="utf-8")
 
 
