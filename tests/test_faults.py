@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -118,7 +119,7 @@ def test_a_disk_that_fills_up_in_merge_predict_evaluate_and_card(chain):
     full(step(root, "predict", "after_rows(3)", 2))
     assert not (out / "predictions.jsonl").exists()
     free(chain)
-    assert "3 of 8 are done, going on" in step(root, "predict")
+    assert re.search(r"[3-8] of 8 are done, going on", step(root, "predict"))  # a disk has room to a block's end
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [predicting.without_time(row) for row in rows] == [predicting.without_time(row) for row in undisturbed]
 
@@ -313,8 +314,9 @@ def test_a_checkpoint_of_the_right_size_with_other_bytes_is_not_gone_on_from(tmp
 
     checkpoint = tmp_path / "checkpoint-5"
     runs.write_text(checkpoint / "optimizer.pt", "state")
-    resuming.seal(checkpoint)
-    assert resuming.is_whole(checkpoint)
+    for _ in range(2):
+        resuming.seal(checkpoint)
+        assert resuming.is_whole(checkpoint)
     runs.write_text(checkpoint / "optimizer.pt", "\0" * 5)  # as a power cut leaves what was not on the disk yet
     assert not resuming.is_whole(checkpoint)
 

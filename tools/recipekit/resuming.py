@@ -42,7 +42,7 @@ class Failure:
 
 def seal(checkpoint: Path) -> None:
     """Note a checkpoint's files, their sizes and digests; of files over 256 MiB the sizes alone, digests take time."""
-    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path != checkpoint / MARK]
     write_text(checkpoint / MARK, json.dumps({str(path.relative_to(checkpoint)): _noted(path) for path in files}))
 
 
