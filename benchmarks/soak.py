@@ -32,6 +32,16 @@ from recipekit import ROOT, journal, runs
 from recipekit.console import main, show
 
 TASK = "hawks"
+STEPS = (
+    "regenerate",
+    "leaks",
+    "phase1",
+    "phase2",
+    "merge",
+    "predict",
+    "evaluate",
+    "card",
+)  # not check, which only reads
 VARYING = ("seconds", "mean_logprob")  # of a prediction: time, and how a sum is rounded in another batch
 FEW = {"hawks_eval_input.jsonl": 12, "hawks_eval_gold.csv": 13}  # lines
 SHORT = {"hawks_train.jsonl": 40, "person_dummy.jsonl": 40, "hawks_val.jsonl": 8}  # lines, the shortest ones
@@ -123,7 +133,8 @@ def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PROFILE": "cpu", "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": str(folder / "tools")}
     with (folder / "screen.txt").open("wb") as screen:
-        run = subprocess.Popen(["bash", "train_all.sh", TASK], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+        steps = [word for step in STEPS for word in ("--only", step)]
+        run = subprocess.Popen(["bash", "train_all.sh", TASK, *steps], cwd=folder, env=env, stdin=subprocess.DEVNULL,
                                stdout=screen, stderr=screen, start_new_session=True)  # fmt: skip
     try:
         yield run
