@@ -17,7 +17,7 @@ ASIDE = ".unread"  # end of a checkpoint's name, which begins with a dot then
 # Calls in a traceback that tell that it was a checkpoint that could not be read.
 READING = re.compile(
     r"\bin (?:_load_from_checkpoint|_load_optimizer_and_scheduler|_load_rng_state|_load_scaler|_load_callback_state"
-    r"|load_from_json|deepspeed_load_checkpoint|load_adapter)\b"
+    r"|load_from_json|deepspeed_load_checkpoint)\b"
 )
 T = TypeVar("T")
 
