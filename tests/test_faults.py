@@ -358,3 +358,23 @@ def test_a_step_killed_on_the_way_leaves_no_half_file(tmp_path, number):
     running.wait()
     assert (root / "large").stat().st_size == 3_000_000
     assert not (root / "outputs/mini/state/a.json").exists()
+
+
+def test_kept_metrics_are_sent_in_sections_whatever_their_names(tmp_path, capsys):
+    from mlflow import MlflowClient
+
+    from recipekit import tracking
+
+    config = {"mlflow_tracking_uri": "sqlite:///mlflow.db", "mlflow_experiment_name": "mini"}
+    for section in range(2):
+        head = json.dumps({"run_id": None, "reason": "away"})
+        line = json.dumps({"step": 5 + section, "time": 1, "metrics": {"loss": 0.5, "memory/max_active (GiB)": 1.0}})
+        with (tmp_path / tracking.FILE).open("a", encoding="utf-8") as stream:
+            stream.write(f'{head}\n{line}\n{{"step": 7, "torn')
+            stream.write("\n")
+    tracking.send(tmp_path, config, "phase1", tmp_path)
+    assert "sent 4 metrics that were kept" in capsys.readouterr().err and not (tmp_path / tracking.FILE).exists()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs_there = client.search_runs([client.get_experiment_by_name("mini").experiment_id])
+    assert len(runs_there) == 2 and {run.info.status for run in runs_there} == {"FINISHED"}
+    assert set(runs_there[0].data.metrics) == {"loss", "memory/max_active _GiB_"}

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FILE = "unsent_metrics.jsonl"
 # MLflow's own are 120 s and 7 tries, each after a longer wait: minutes for each line that is logged.
 LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+NO_NAME = re.compile(r"[^0-9A-Za-z_\-. :/]")  # which MLflow refuses in a metric's name; its callback does the same
 BATCH = 1000  # metrics that MLflow takes at a time
 
 
@@ -147,7 +149,9 @@ def _send(root: Path, config: dict[str, Any], phase: str, section: list[dict[str
         experiment = found.experiment_id if found else client.create_experiment(name)
         run_id = client.create_run(experiment, run_name=config.get("mlflow_run_name", phase)).info.run_id
     metrics = [
-        Metric(name, value, line["time"], line["step"]) for line in lines for name, value in line["metrics"].items()
+        Metric(NO_NAME.sub("_", name), value, line["time"], line["step"])
+        for line in lines
+        for name, value in line["metrics"].items()
     ]
     for first in range(0, len(metrics), BATCH):
         client.log_batch(run_id, metrics[first : first + BATCH])
