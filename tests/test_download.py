@@ -400,6 +400,7 @@ def test_hawks(clone):
         assert content(raw) == HAWKS_FILES and commit in (raw / "SOURCE.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.fault(number=9)
 def test_a_killed_download_goes_on(clone, tmp_path):
     """What was complete is not fetched again, and the end is that of a run that nothing disturbed."""
     sets = {name: spec for name, spec in SOURCES.items() if name == "rows"}
@@ -454,6 +455,7 @@ def test_stopped_in_a_file(clone, how):
     assert content(clone / "data" / "raw" / "mini") == {name: data}
 
 
+@pytest.mark.fault(number=11)
 def test_a_full_disk_is_one_line_and_what_is_there_stays(clone):
     raw = clone / "data" / "raw"
     raw.mkdir(parents=True)

@@ -118,6 +118,7 @@ def test_steps_before_not_run(clone, hub):
     assert "merge.py hawks" in problem(upload(clone, hub))
 
 
+@pytest.mark.fault(number=46)
 @pytest.mark.parametrize("tool", ["upload", "download"])
 def test_hub_away(clone, tool):
     with socket.socket() as taken:  # bound, but nobody listens
@@ -132,6 +133,7 @@ def test_offline_mode(clone, hub):
     assert "HF_HUB_OFFLINE is set" in problem(upload(clone, hub, HF_HUB_OFFLINE="1"))
 
 
+@pytest.mark.fault(number=48)
 @pytest.mark.parametrize("fault", [Fault("PUT /lfs/"), Fault("POST /api/models/someone/hawks-model/commit", 500)])
 def test_upload_cut_half_way_goes_on(clone, hub, fault):
     hub.faults = [fault]
@@ -146,6 +148,7 @@ def test_upload_cut_half_way_goes_on(clone, hub, fault):
     assert sum(request.startswith("PUT") for request in hub.requests) <= 3
 
 
+@pytest.mark.fault(number=49)
 def test_what_arrives_changed_is_noticed(clone, hub, monkeypatch):
     monkeypatch.setattr("hub_server.Handler.stored", staticmethod(lambda data: data[:-1] + bytes([data[-1] ^ 1])))
     done = upload(clone, hub)

@@ -66,6 +66,7 @@ def test_a_failure_is_noted_also_where_the_inputs_are_not_known_yet(root, when, 
     assert not (root / "outputs" / "mini" / "state" / "a.json").exists()
 
 
+@pytest.mark.fault(number=1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_step_tidies_up_and_names_the_signal(root, number):
     step = busy(root)
@@ -76,6 +77,7 @@ def test_a_stopped_step_tidies_up_and_names_the_signal(root, number):
     assert stepping.run(root).returncode == 0 and entry(root)["exit"] == 0
 
 
+@pytest.mark.fault(number=2)
 def test_a_killed_step_has_a_start_and_no_end(root):
     step = busy(root)
     step.kill()
@@ -84,6 +86,7 @@ def test_a_killed_step_has_a_start_and_no_end(root):
     assert stepping.run(root).returncode == 0 and entry(root)["exit"] == 0
 
 
+@pytest.mark.fault(number=39)
 def test_the_process_id_of_a_killed_step_may_be_anothers(root):
     step = busy(root)
     step.kill()
@@ -99,6 +102,7 @@ def test_no_secret_is_in_a_command(root):
     assert entry(root)["command"][2:] == ["***", "***@host/v1", "so_***_is_there"]
 
 
+@pytest.mark.fault(number=38)
 def test_a_second_process_of_a_step_does_not_take_over_its_entry(root):
     step = busy(root)
     first = entry(root)
@@ -116,6 +120,7 @@ def test_steps_at_the_same_time_do_not_lose_each_others_entries(root):
     assert [(entry(root, name)["n"], entry(root, name)["exit"]) for name in names] == [(29, 0)] * 4
 
 
+@pytest.mark.fault(number=30)
 def test_killed_at_any_moment_the_journal_is_whole_and_nothing_piles_up(root):
     rng = random.Random(0)
     folder = root / "outputs" / "mini"
@@ -139,6 +144,7 @@ def test_outputs_that_cannot_be_written_are_named_before_the_work(root):
     assert not (root / "product").exists()
 
 
+@pytest.mark.fault(number=27)
 def test_a_journal_that_is_no_json_is_begun_anew(root):
     (root / "outputs" / "mini").mkdir(parents=True)
     for text in ("", "{", "[]", '{"steps": []}', '{"steps": {"a": 1}}'):
@@ -147,6 +153,7 @@ def test_a_journal_that_is_no_json_is_begun_anew(root):
         assert stepping.run(root).returncode == 0 and entry(root)["exit"] == 0
 
 
+@pytest.mark.fault(number=6)
 def test_a_step_ends_with_its_train_all(root):
     line = f"export {journal.RUN}=$$; '{stepping.sys.executable}' step.py --then \"{BUSY}\"; true"
     shell = subprocess.Popen(["bash", "-c", line], cwd=root, env=stepping.environment(), start_new_session=True)

@@ -290,6 +290,7 @@ def test_an_overlay_for_another_recipe_is_refused(root: Path, monkeypatch: pytes
         resolve(task, "phase1", "cpu")
 
 
+@pytest.mark.fault(number=33)
 def test_a_checkpoint_outlives_another_split_and_nothing_else(root: Path) -> None:
     def key(**values: object) -> str:
         phase(root, **({"micro_batch_size": 4, "gradient_accumulation_steps": 2, "sequence_len": 64} | values))
@@ -338,6 +339,7 @@ def same_result(one: Path, other: Path, task: str = "hawks") -> None:
     assert max(moved.values()) < 0.05, moved
 
 
+@pytest.mark.fault(number=42)
 @pytest.mark.slow
 def test_a_training_goes_on_with_less_memory_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"max_steps": 12, "save_steps": 4, "eval_steps": 4, "micro_batch_size": 8, "logging_steps": 1}

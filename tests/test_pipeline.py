@@ -205,6 +205,7 @@ def kill_in(folder: Path, step: str, seen: str) -> None:
     run.wait()
 
 
+@pytest.mark.fault(number=3)
 def test_killed_in_every_step_it_ends_the_same(short):
     folder, undisturbed = short
     out = folder / "outputs" / "hawks"

@@ -232,6 +232,7 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(clone):
     assert tree() == before
 
 
+@pytest.mark.fault(number=36)
 def test_a_second_run_is_refused_at_once_and_names_the_first(clone):
     first = clone.start(BLOCK="merge")
     assert wait_for((clone.root / "busy").exists)
@@ -249,6 +250,7 @@ def test_a_second_run_is_refused_at_once_and_names_the_first(clone):
     assert clone.run("--only", "leaks").returncode == 0
 
 
+@pytest.mark.fault(number=6)
 def test_a_run_whose_shell_was_killed_blocks_no_other(clone):
     first = clone.start(BLOCK="merge")
     assert wait_for((clone.root / "busy").exists)
@@ -260,6 +262,7 @@ def test_a_run_whose_shell_was_killed_blocks_no_other(clone):
     assert clone.steps() == ["leaks"] and (clone.root / "tidied").exists()
 
 
+@pytest.mark.fault(number=39)
 def test_a_lock_file_left_by_a_dead_run_blocks_nothing(clone):
     runs.write_text(clone.root / "outputs/hawks/run.lock", json.dumps({"pid": os.getpid(), "command": ["pytest"]}))
     assert clone.run("--only", "leaks").returncode == 0
@@ -287,6 +290,7 @@ def test_train_all_tells_pictures_in_words_first(clone):
     assert plan.steps(load_task("ogiri"), "sample")["regenerate"].startswith("data/captioned/ogiri -> ")
 
 
+@pytest.mark.fault(number=53)
 def test_train_all_runs_in_a_folder_of_any_name(tmp_path):
     clone = Clone(tmp_path / "日本語 と space")
     (clone.root / "元の $(touch harm) * データ").mkdir()

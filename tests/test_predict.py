@@ -62,6 +62,7 @@ def test_predictions_are_in_order_and_leave_no_partial_file(small_task, base):
     assert list(some.output.parent.iterdir()) == [some.output]
 
 
+@pytest.mark.fault(number=7)
 def test_stopped_run_goes_on_and_ends_alike(small_task, base, monkeypatch):
     some = options(small_task, base)
     undisturbed = run(small_task, some)
@@ -166,6 +167,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.fault(number=34)
 def test_a_prompt_changed_since_training_stops_prediction(small_task):
     model = small_task.outputs / "merged"
     model.mkdir(parents=True)

@@ -167,6 +167,7 @@ def test_lines_and_ids_are_counted_through_all_chunks(mini, run, small_chunks):
     assert "id 'P20' stands on line 21 already" in found[1]
 
 
+@pytest.mark.fault(number=10)
 def test_a_fault_in_one_process_ends_all(mini, run, small_chunks, monkeypatch):
     many(mini)
 
@@ -220,6 +221,7 @@ def test_killed_anywhere_the_next_run_gives_the_same(mini, run):
         assert not list((mini / "data/train").glob(".regenerate*"))
 
 
+@pytest.mark.fault(number=12)
 def test_disk_full_is_one_line_and_leaves_nothing(mini, tmp_path):
     small, samples = mini / "data", tmp_path / "samples"
     shutil.move(small / "samples" / "mini", samples)

@@ -56,6 +56,7 @@ def test_the_gpu_profile_takes_no_overlay(root: Path) -> None:
     assert config["plugins"] == ["liger", RUN_PLUGIN]
 
 
+@pytest.mark.fault(number=32)
 @pytest.mark.trap(number=3)
 def test_rows_are_prepared_anew_when_a_data_file_changes(root: Path) -> None:
     task = load_task("mini", root)

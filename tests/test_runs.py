@@ -27,6 +27,7 @@ def test_a_step_is_done_only_after_its_record(step):
     assert not step(2).done()
 
 
+@pytest.mark.fault(number=35)
 def test_edited_input_or_product_undoes_a_step(step, tmp_path):
     step(1).record()
     (tmp_path / "product").write_text("MADE")
@@ -39,6 +40,7 @@ def test_edited_input_or_product_undoes_a_step(step, tmp_path):
     assert not step(1).done()
 
 
+@pytest.mark.fault(number=33)
 def test_what_changed_is_named(step, tmp_path):
     def changes(**inputs):
         return Step(tmp_path / "out", "a", inputs, [tmp_path / "product"]).changes()
@@ -58,6 +60,7 @@ def test_what_changed_is_named(step, tmp_path):
     assert changes(**first) == [f"{tmp_path}/product is missing"]
 
 
+@pytest.mark.fault(number=28)
 def test_a_torn_record_counts_as_none(step):
     step(1).record()
     path = step(1).record_path
@@ -65,6 +68,7 @@ def test_a_torn_record_counts_as_none(step):
     assert not step(1).done()
 
 
+@pytest.mark.fault(number=31)
 def test_write_bytes_leaves_the_old_file_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     runs.write_text(path, "old")

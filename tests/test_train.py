@@ -15,11 +15,12 @@ from safetensors.numpy import save_file
 from recipekit import ROOT, segments
 from recipekit.adapters import adapter_digest, tensors_digest
 from recipekit.errors import UserError
-from recipekit.process import hold, last_error
+from recipekit.process import hold, last_error, written_since
+from recipekit.resuming import is_whole, prepare_output, seal
 from recipekit.runs import read_record
 from recipekit.task import Task, load_task
 from tiny import TEXT, tiny_base
-from train import check_result, environment, is_whole, prepare_output, step_inputs
+from train import check_result, environment, step_inputs
 from training import run, start, when_step
 
 STEPS, SAVED_EVERY = 40, 10
@@ -52,6 +53,7 @@ def test_a_good_run_is_believed(mini: Path) -> None:
     assert check_result(finished(mini), "phase2", CONFIG, mini / "log")["reached_steps"] == 4
 
 
+@pytest.mark.fault(number=43)
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
@@ -143,6 +145,7 @@ def test_leftovers_of_other_inputs_are_removed_and_of_the_same_kept(mini: Path) 
     ]
 
 
+@pytest.mark.fault(number=21)
 def test_a_checkpoint_that_is_torn_or_at_the_very_end_is_removed(mini: Path) -> None:
     task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "p", "max_steps": 40}
     output = mini / "outputs" / "mini" / "phase2"
@@ -150,9 +153,10 @@ def test_a_checkpoint_that_is_torn_or_at_the_very_end_is_removed(mini: Path) -> 
     for step, size in ((10, 4), (20, 3), (30, None), (40, 4)):  # from the last step the trainer would take one more
         checkpoint = output / f"checkpoint-{step}"
         checkpoint.mkdir()
-        (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])
+        (checkpoint / "optimizer.pt").write_bytes(b"1234")
         if size:
-            (checkpoint / "complete.json").write_text('{"optimizer.pt": 4}')
+            seal(checkpoint)
+        (checkpoint / "optimizer.pt").write_bytes(b"1234"[:size])
     assert is_whole(output / "checkpoint-10")
     prepare_output(task, "phase2", config, "one")
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-10"]
@@ -164,7 +168,9 @@ def test_the_telling_line_of_a_log_comes_with_a_remedy(tmp_path: Path) -> None:
     start = log.stat().st_size
     trace = "Traceback (most recent call last):\n  File\n[rank0]: OSError: [Errno 28] No space left on device\n"
     log.write_text(log.read_text() + trace + "\r 10%|#   | 1/10\n", encoding="utf-8")
-    assert last_error(log, start).startswith("OSError: [Errno 28] No space left on device; free some disk space")
+    assert last_error(written_since(log, start)).startswith(
+        "OSError: [Errno 28] No space left on device; free some disk space"
+    )
 
 
 def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
@@ -172,9 +178,10 @@ def test_an_error_of_an_earlier_run_is_not_told_again(tmp_path: Path) -> None:
     log.write_text("OSError: of an earlier run\n", encoding="utf-8")
     start = log.stat().st_size
     log.write_text(log.read_text() + "Killed\n", encoding="utf-8")
-    assert last_error(log, start) == "Killed"
+    assert last_error(written_since(log, start)) == "Killed"
 
 
+@pytest.mark.fault(number=37)
 def test_a_second_training_of_a_phase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipekit.process.PATIENCE", 0)
     refused = pytest.raises(UserError, match="phase1 is running in another process")
@@ -213,6 +220,7 @@ def weights(root: Path, phase: str) -> bytes:
     return (root / "outputs" / "hawks" / phase / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.fault(number=5)
 @pytest.mark.trap(number=2)
 @pytest.mark.trap(number=4)
 @pytest.mark.slow

@@ -226,6 +226,8 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
         show(f"{name}: up to date ({relative(merged)})")
         return
     source = find_base(task, adapter, config) if config.get("adapter") else config["base_model"]
+    if torn := models.torn_weights(task.root / source, "restore it, then run the same command again"):
+        raise UserError(torn)
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
     proof = Proof.of(task, config, models.mark_second_text(tokenizer, models.load_config(source)))

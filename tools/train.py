@@ -10,9 +10,7 @@ Out of memory, it says what to change, and with AUTO_OOM=1 changes it and goes o
 """
 
 import itertools
-import json
 import os
-import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import journal, models, remedies, yamlfile
+from recipekit import journal, models, remedies, resuming, tracking, yamlfile
 from recipekit.adapters import adapter_digest
 from recipekit.console import log_to, main, show
 from recipekit.durations import rows_per_step
@@ -38,7 +36,8 @@ from recipekit.resolve import (
     resolve,
     write_resolved,
 )
-from recipekit.runs import Step, digest, read_record, relative, write_text
+from recipekit.resuming import Failure, prepare_output
+from recipekit.runs import Step, digest, read_record, relative
 from recipekit.segments import has_prompt_of_today, read_jsonl
 from recipekit.task import Task, load_task
 
@@ -82,6 +81,7 @@ def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, P
     step = Step(task.outputs, phase, step_inputs(task, config, processes), models.trained_files(output, config))
     if step.done():
         show(f"{phase}: up to date ({relative(output)})")
+        tracking.send(task.root, config, phase, output)
         return None, output
     with hold(task.outputs / "state" / f"{phase}.lock", f"{task.name} {phase}") as lock:
         prepare_output(task, phase, config, checkpoint_inputs(step, config))
@@ -90,21 +90,29 @@ def attempt(task: Task, phase: str, profile: str) -> tuple[OutOfMemory | None, P
         log = resolved.with_suffix(".log")
         show(f"{phase}: {config['base_model']}, {relative(resolved)}, log {relative(log)}")
         less = laid_over(task, phase, profile)
-        written, kills = log.stat().st_size, kernel_kills()
         command, env = axolotl_command(resolved, profile, processes), environment(task, config)
         report = output / "progress.jsonl"
-        code = run(command, task.root, env, lock, report, phase, config.get("max_steps"))
-        if code != 0:
-            if found := recognise(written_since(log, written), code, kills, report):
-                return found, log
-            problem = last_error(log, written)
-            raise UserError(f"{phase}: training failed (exit code {code}): {problem}; log: {relative(log)}")
+
+        def start() -> OutOfMemory | Failure | None:
+            written, kills = log.stat().st_size, kernel_kills()
+            code = run(command, task.root, env, lock, report, log, phase, config.get("max_steps"))
+            text = written_since(log, written)
+            return (recognise(text, code, kills, report) or Failure(code, text)) if code else None
+
+        ended = resuming.go_on(start, output, lambda end: isinstance(end, Failure) and end.met_in_reading)
+        if isinstance(ended, OutOfMemory):
+            return ended, log
+        if ended is not None:
+            problem = f"training failed (exit code {ended.code}): {last_error(ended.text)}"
+            raise UserError(f"{phase}: {problem}; log: {relative(log)}")
         facts = check_result(task, phase, config, log)
     step.products = models.trained_files(output, config)  # how many files there are is known now
     step.record(
         base=config["base_model"], prompt=None if "regression" in config else task.prompt_digest(), **less, **facts
     )
+    resuming.forget_unread(output)
     show(f"{phase}: {facts['reached_steps']} steps, eval loss {facts['eval_loss']:.4f}")
+    tracking.send(task.root, config, phase, output)
     return None, log
 
 
@@ -140,6 +148,7 @@ def step_inputs(task: Task, config: dict[str, Any], processes: int) -> dict[str,
         problems.append(f"{base}: {phase} is not merged yet; run: uv run tools/merge.py {task.name} --phase {phase}")
     elif base.count("/") != 1 and not (task.root / base / "config.json").exists():  # a name on the Hub has one slash
         problems.append(f"base_model {base}: no config.json in that folder; restore it with: git checkout {base}")
+    problems += models.torn_weights(task.root / base, f"restore it, or merge {phase} again" if phase else "restore it")
     inputs: dict[str, Any] = {
         "config": config,
         "base_model": base_model_key(task, config),
@@ -191,41 +200,6 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def prepare_output(task: Task, phase: str, config: dict[str, Any], inputs: str) -> None:
-    """Make the output folder fit to go on from: nothing made from other inputs, and only whole checkpoints."""
-    output = task.root / config["output_dir"]
-    started = output / "started.json"
-    if output.exists() and read_record(started).get("inputs") != inputs:
-        show(f"{relative(output)}: made from other settings, data or versions; removing it and starting afresh")
-        shutil.rmtree(output)
-    write_text(started, json.dumps({"inputs": inputs}) + "\n")
-    for name in ("run_facts.json", "progress.jsonl"):
-        (output / name).unlink(missing_ok=True)
-    whole = [0]
-    for checkpoint in output.glob("checkpoint-*"):
-        reached = int(checkpoint.name.rpartition("-")[2])
-        if is_whole(checkpoint) and reached < config.get("max_steps", sys.maxsize):
-            whole.append(reached)
-        elif is_whole(checkpoint):  # a trainer that goes on from its last step takes one more
-            show(f"{relative(checkpoint)}: the last step of a run that did not end; going back to the one before")
-            shutil.rmtree(checkpoint)
-        else:
-            show(f"{relative(checkpoint)}: not whole; removing it")
-            shutil.rmtree(checkpoint)
-    if max(whole):
-        show(f"{phase}: going on from step {max(whole)}")
-    for prepared in (task.outputs / "prepared").glob(f"{phase}-*"):
-        if prepared != task.root / config["dataset_prepared_path"]:
-            shutil.rmtree(prepared)
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint holds every file at the size that it was saved with."""
-    sizes = read_record(checkpoint / "complete.json")
-    files = {checkpoint / name: size for name, size in sizes.items()}
-    return bool(files) and all(path.is_file() and path.stat().st_size == size for path, size in files.items())
-
-
 def axolotl_command(resolved: Path, profile: str, processes: int) -> list[str]:
     """Build the training command: one process on CPUs, as each import of Axolotl costs 15-20 s; accelerate on GPUs."""
     launcher = ["python"] if profile == "cpu" else ["accelerate", "--", "--num_processes", str(processes)]
@@ -236,11 +210,15 @@ def axolotl_command(resolved: Path, profile: str, processes: int) -> list[str]:
 
 def environment(task: Task, config: dict[str, Any]) -> dict[str, str]:
     """Build the training process's environment."""
-    env = os.environ | {
-        "AXOLOTL_DO_NOT_TRACK": "1",  # telemetry stalls the start by ten seconds
-        PARENT: str(os.getpid()),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # Axolotl looks for `accelerate` there
-    }
+    env = (
+        tracking.LIMITS
+        | os.environ
+        | {
+            "AXOLOTL_DO_NOT_TRACK": "1",  # telemetry stalls the start by ten seconds
+            PARENT: str(os.getpid()),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # Axolotl looks for `accelerate` there
+        }
+    )
     if token := setting(task.root, *TOKEN_NAMES):
         env["HF_TOKEN"] = token  # the name that the Hub's client reads; a gated base needs it
     if (task.root / config["base_model"]).is_dir():

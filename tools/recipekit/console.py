@@ -4,7 +4,10 @@ With LOG_DIR set (train_all.sh sets it), file descriptors 1 and 2 are led into $
 imported, so that warnings and config dumps of libraries, and of child processes, never reach the screen.
 """
 
+import errno
+import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -22,11 +25,24 @@ from recipekit import journal
 from recipekit.errors import UserError
 from recipekit.own_secrets import scrub, without_secrets
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FULL_DISK = re.compile("No space left on device|Disk quota exceeded|File too large|Read-only file system")
+MEND_DISK = "make room there, or see to its rights, and run the same command again; it goes on where it stopped"
 STOPPED = (129, 130, 143)  # exit codes after SIGHUP, SIGINT and SIGTERM
 console = Console(stderr=True, highlight=False)
 _log: Console | None = None
 _log_path: Path | None = None
 _step: str | None = None
+
+
+class _LogFile(io.FileIO):
+    """A log: where its disk is full, its lines are lost, and nothing else."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
 
 
 def main(*commands: Callable[..., None], **settings: Any) -> None:
@@ -50,12 +66,16 @@ def main(*commands: Callable[..., None], **settings: Any) -> None:
         code = _exit_code(app)
     finally:
         if _log_path:
-            scrub(_log_path)
-        try:
-            journal.end(code)
-        except (UserError, OSError) as error:
-            show(f"warning: how this step ended could not be noted: {error}", style="yellow")
+            _try(partial(scrub, _log_path), f"{_log_path} could not be freed of secrets")
+        _try(partial(journal.end, code), "how this step ended could not be noted")
     sys.exit(code)
+
+
+def _try(last: Callable[[], None], trouble: str) -> None:
+    try:
+        last()
+    except (UserError, OSError) as error:
+        show(f"warning: {trouble}: {error}", style="yellow")
 
 
 def _exit_code(app: Callable[[], Any]) -> int:
@@ -77,11 +97,26 @@ def _exit_code(app: Callable[[], Any]) -> int:
             show(f"error: {problem}", style="bold red")
         return 2
     except Exception as error:
+        if disk := _disk_problem(error):
+            show(f"error: {disk}", style="bold red")
+            return 2
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         if _log:
             show(f"error: {type(error).__name__}: {error}; the traceback is in {_log_path}", style="bold red")
         return 1
     return 0
+
+
+def _disk_problem(error: BaseException | None) -> str | None:
+    """Say what a disk that is full or may not be written did to a step, whichever library met it; None: nothing."""
+    while error is not None:
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return f"{place}cannot be written, {error.strerror}; {MEND_DISK}"
+        if found := FULL_DISK.search(str(error)):
+            return f"a file cannot be written, {found[0]}; {MEND_DISK}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def log_to(step: str, outputs: Path | None = None) -> None:
@@ -98,16 +133,20 @@ def log_to(step: str, outputs: Path | None = None) -> None:
         journal.enter(outputs, step, path)
     if path is None or _log is not None:
         return
-    _log_path = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
         raise UserError(f"{path}: cannot be written, {error.strerror}; make room there, or set LOG_DIR") from None
+    _log_path = path
     screen = os.fdopen(os.dup(2), "w", encoding="utf-8")
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_LogFile(stream, "ab", closefd=False), "utf-8", "backslashreplace", write_through=True)
+        for stream in (1, 2)
+    )
     console.file = screen
     console._force_terminal = screen.isatty()
     _log = Console(file=sys.stderr, force_terminal=False, width=140, highlight=False)
@@ -124,8 +163,9 @@ def show(renderable: RenderableType, style: str | None = None, *, log: bool = Tr
     soft = isinstance(renderable, str)
     if isinstance(renderable, str):
         renderable = without_secrets(renderable)
-    for target in filter(None, (console, _log if log else None)):
-        target.print(renderable, style=style, markup=False, soft_wrap=soft)
+    console.print(renderable, style=style, markup=False, soft_wrap=soft)
+    if _log and log:
+        _log.print(renderable, style=style, markup=False, soft_wrap=soft)
 
 
 @contextmanager

@@ -26,6 +26,22 @@ def check_model(folder: Path, remedy: str) -> None:
         raise UserError(f"{relative(folder)}: no config.json in it, so it is no model; {remedy}")
     if pickled := _pickled(folder):
         raise UserError(f"{relative(folder)}: no *.safetensors in it{pickled}; {remedy}")
+    if torn := torn_weights(folder, remedy):
+        raise UserError(torn)
+
+
+def torn_weights(folder: Path, remedy: str) -> list[str]:
+    """Name the files of weights in a folder that are not whole; it takes no time, as only their heads are read."""
+    from safetensors import SafetensorError, safe_open
+
+    problems = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            problems.append(f"{relative(path)}: torn, {error}; {remedy}")
+    return problems
 
 
 def _pickled(folder: Path) -> str:

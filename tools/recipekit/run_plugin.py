@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from axolotl.integrations.base import BasePlugin
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from recipekit import trained_tokens
+from recipekit import resuming, tracking, trained_tokens
 from recipekit.adapters import lora_alone, tensors_digest
 from recipekit.process import PARENT
 from recipekit.runs import write_text
@@ -71,7 +72,8 @@ class RunPlugin(BasePlugin):
             }
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Watch the training loop."""
+        """Watch the training loop, and let no MLflow server stop it."""
+        tracking.keep_metrics(trainer, Path(cfg.output_dir))
         return [self.reporter]
 
     def post_train_unload(self, cfg: Any) -> None:
@@ -124,11 +126,9 @@ class RunReporter(TrainerCallback):
         self._report(args, state, **{key: logs[key] for key in ("loss", "eval_loss") if key in logs})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note a checkpoint's files and sizes: without a true note it is torn."""
+        """Note a checkpoint's files: without a true note it is torn."""
         if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-            write_text(folder / "complete.json", json.dumps(sizes))
+            resuming.seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -155,8 +155,20 @@ class RunReporter(TrainerCallback):
         if state.is_world_process_zero:
             time_now = round(time.time(), 3)
             line = {"step": state.global_step, "max_steps": state.max_steps, "time": time_now, **values}
-            with (Path(str(args.output_dir)) / "progress.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_line(Path(str(args.output_dir)) / "progress.jsonl", line)
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append a line of JSON, whole or not at all: a full disk may have room again when a checkpoint is due."""
+    with suppress(OSError), path.open("ab", buffering=0) as stream:
+        size = stream.tell()
+        try:
+            written = stream.write(text := (json.dumps(line) + "\n").encode())
+            if written < len(text):
+                stream.truncate(size)
+        except OSError:
+            stream.truncate(size)
+            raise
 
 
 def cpu_has_bfloat16() -> bool:
