@@ -37,7 +37,10 @@ def choose_profile(asked: str) -> tuple[str, str]:
     if asked != "auto":
         return asked, f"PROFILE={asked} was given"
     if shutil.which("nvidia-smi"):
-        run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        try:
+            run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired:
+            return "cpu", "nvidia-smi gave no answer in 60 s: look at the driver, or PROFILE=gpu overrides"
         gpus = run.stdout.strip().splitlines()
         if run.returncode == 0 and gpus:
             return "gpu", f"nvidia-smi lists {len(gpus)} GPU(s): {gpus[0].split(' (UUID')[0]}"
