@@ -2,8 +2,10 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 import check as tool
 from recipekit import axolotl_schema, rowcheck
@@ -61,8 +63,9 @@ def sound_task(mini):
     (mini / "zero2.json").write_text('{"zero_optimization": {"stage": 2}}')
     base = mini / "data" / "samples" / "base"
     base.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "tokenizer.json"):
         (base / name).write_text("{}")
+    save_file({"weight": np.zeros(1, np.float32)}, base / "model.safetensors")
     task = load_task("mini", mini)
     people = ("山田一", "海野太郎", "川上次郎", "森三郎", "谷四郎", "原五郎", "林六郎", "沢七郎", "岸八郎")
     write(task, "mix", [row(task, f"{name}容疑者を逮捕。", name) for name in people])

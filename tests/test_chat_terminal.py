@@ -220,7 +220,7 @@ def test_in_a_terminal(tmp_path):
         type_in(f"/save {tmp_path / 'x.jsonl'}\r")
         until("no turn of the assistant is trained")  # the only reply is half a reply
         type_in("/system\r")
-        until("22歳の心理学専攻の大学生です。")
+        until("心理学を学ぶ22歳の大学生です。")
         type_in("\x1b[A\x1b[A\x1b[A\r")  # three lines up in the history: the same turn again
         until(r"おはよう\s+さくら：")
         type_in("\x03")

@@ -14,8 +14,7 @@ from recipekit.chat_making import read_text, unused
 from recipekit.conversations import Conversations, Row
 from recipekit.errors import UserError
 from recipekit.raw import key
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 MOST = 3  # texts that are drawn for a field with many
 SAID = ("messages", "conversation", "chosen", "rejected", "system")  # keys that no augmentation touches

@@ -13,8 +13,7 @@ from recipekit.chat_making import near_pairs, text_of
 from recipekit.chat_rows import row_problems
 from recipekit.conversations import Conversations, Row, read_rows
 from recipekit.errors import UserError
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 KEYS = frozenset(
     ["id", "system", "messages", "context", "conversation", "attribute", "metadata", "chosen", "rejected"]

@@ -12,8 +12,7 @@ from recipekit.chat_making import csv_rows, make_row, unused
 from recipekit.chat_mask import Said, mask
 from recipekit.conversations import Conversations, Message, Row
 from recipekit.errors import UserError
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 QUESTION = ("question", "質問")
 ANSWER = ("answer", "回答")

@@ -14,8 +14,7 @@ from recipekit import gold as gold_csv
 from recipekit.chat_scores import Array, Groups
 from recipekit.errors import UserError
 from recipekit.evaluating import Options
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 from recipekit.task import Task
 
 QUESTIONS = ("persona", "emotion", "relevance", "particles", "overall")

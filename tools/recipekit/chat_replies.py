@@ -8,8 +8,7 @@ from recipekit import chat_rows
 from recipekit.conversations import Conversation, Conversations, Row
 from recipekit.errors import UserError
 from recipekit.joining import several
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 from recipekit.segments import read_jsonl
 from recipekit.task import Task
 

@@ -12,8 +12,7 @@ import orjson
 from recipekit import raw, rawfiles
 from recipekit.conversations import Conversation, Conversations, Problem, Row, read_rows, trains
 from recipekit.errors import UserError
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 from recipekit.task import Task
 
 KINDS = ("reply", "memory", "provocation", "attribute")  # of test scenes

@@ -19,8 +19,7 @@ from recipekit.chat_making import make_row, source
 from recipekit.chat_rows import row_problems
 from recipekit.conversations import ROLES, Conversations, Message, Row
 from recipekit.errors import UserError
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 TOP = ("persona", "speakers", "metadata", "scenes")
 OWN = ("id", "persona", "turns")  # of a scene, beside fields of task.yml

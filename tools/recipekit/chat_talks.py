@@ -9,8 +9,7 @@ import orjson
 
 from recipekit.errors import UserError
 from recipekit.raw import chunks
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 ENDINGS = (".jsonl", ".json", ".csv")
 TURNS = ("turns", "messages", "utterances", "conversation", "dialogue")

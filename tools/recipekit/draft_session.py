@@ -17,8 +17,7 @@ from recipekit.draft_input import Gaps, Scene
 from recipekit.draft_journal import Draft, Event, Journal, Source, Talk, accepted, standing, talks
 from recipekit.draft_model import Drafter
 from recipekit.errors import UserError
-from recipekit.regression_data import first_problems
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 
 GOALS = (100, 500, 3_000)  # conversations: the model may help, it is trained anew, the data are whole
 STALE = (

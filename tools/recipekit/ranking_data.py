@@ -11,9 +11,9 @@ from recipekit.errors import UserError
 from recipekit.inputs import pair_digest
 from recipekit.joining import read_articles, several
 from recipekit.ranking_scores import Lists
-from recipekit.regression_data import Gold, Predictions, first_problems
+from recipekit.regression_data import Gold, Predictions
 from recipekit.regression_scores import OVERALL, Pairs
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 from recipekit.task import Task
 
 START = 20  # characters of a text in a message

@@ -12,7 +12,7 @@ from recipekit import gold as gold_csv
 from recipekit.errors import UserError
 from recipekit.joining import read_articles, several
 from recipekit.regression_scores import Array, Pairs
-from recipekit.runs import relative
+from recipekit.runs import first_problems, relative
 from recipekit.segments import read_jsonl
 from recipekit.task import Task
 
@@ -245,9 +245,3 @@ def read_texts(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     wanted = set(wanted)
     return {name: row for name, row in read_articles(path) if name in wanted}
-
-
-def first_problems(path: Path, problems: list[str]) -> list[str]:
-    """Keep the first problems of a file, and count the others."""
-    more = len(problems) - SHOWN
-    return problems if more <= 0 else [*problems[:SHOWN], f"{relative(path)}: {more:,} more problems; mend these first"]

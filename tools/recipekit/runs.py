@@ -61,6 +61,12 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
+def first_problems(path: Path, problems: list[str], most: int = 20) -> list[str]:
+    """Keep the first problems of a file, and count the others."""
+    more = len(problems) - most
+    return problems if more <= 0 else [*problems[:most], f"{relative(path)}: {more:,} more problems; mend these first"]
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Write a file whole or not at all: temporary name, fsync, rename once the block ends well.
