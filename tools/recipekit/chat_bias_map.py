@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recipekit import models
 from recipekit.chat_said import Said
 from recipekit.errors import UserError
+from recipekit.models import SAFE_WEIGHTS
 from recipekit.runs import relative
 
 Way = Literal["tsne", "umap", "none"]
@@ -101,7 +102,7 @@ def _embedded(texts: Sequence[str], embedder: Path, advance: Callable[..., None]
     from transformers import AutoModel
 
     tokenizer = models.load_tokenizer(embedder)
-    model = AutoModel.from_pretrained(str(embedder), dtype=torch.float32, **models.SAFE_WEIGHTS).eval()
+    model = AutoModel.from_pretrained(str(embedder), dtype=torch.float32, **SAFE_WEIGHTS).eval()
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     longest = min(LONGEST, getattr(model.config, "max_position_embeddings", LONGEST) - 2)
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
