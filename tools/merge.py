@@ -62,6 +62,8 @@ def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> str:
     Raises:
         UserError: They differ, or the adapter is torn or untrained.
     """
+    if not config.get("adapter"):
+        return str(models.files_of(task.root, config["base_model"], config.get("revision_of_model")))
     remedy = f"run: uv run tools/train.py {task.name} {adapter.name}"
     base = models.base_of(adapter, models.check_adapter(adapter, remedy), task.root)
     if base not in (config["base_model"], str(task.root / config["base_model"])):
@@ -225,7 +227,7 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
     if step.done():
         show(f"{name}: up to date ({relative(merged)})")
         return
-    source = find_base(task, adapter, config) if config.get("adapter") else config["base_model"]
+    source = find_base(task, adapter, config)
     if torn := models.torn_weights(task.root / source, "restore it, then run the same command again"):
         raise UserError(torn)
     tokenizer = models.load_tokenizer(adapter)
