@@ -45,3 +45,15 @@ def likeness(files):
         for text, others in near.between(matrix, left, right, 0.7):
             most = max(most, near.jaccard(near.grams(texts[text]), near.grams(texts[others[0]])))
     return most
+
+
+def assert_short_and_filled(files, conversations, mean, longest):
+    """Conversations have at most so many characters, system message included, and no slot is left in them."""
+    for name, rows in files.items():
+        texts = [
+            [*conversations.messages(conversations.read(row)), {"content": text_of(row, turns=False)}] for row in rows
+        ]
+        lengths = [sum(len(turn["content"]) for turn in turns) for turns in texts]
+        assert np.mean(lengths) <= mean and max(lengths) <= longest, name
+        found = {c for turns in texts for turn in turns for c in set("<>{}|~⇒\\") & set(turn["content"])}
+        assert not found, (name, found)

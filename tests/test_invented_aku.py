@@ -3,17 +3,16 @@
 import itertools
 import json
 import re
-import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 
 import make_samples
-from chat_samples import emoji_rate, foreign_characters, likeness, rows_of, text_of
+from breaking import assert_named
+from chat_samples import assert_short_and_filled, emoji_rate, foreign_characters, likeness, rows_of, text_of
 from recipekit import ROOT, invented_aku
 from recipekit.conversations import Conversations
-from recipekit.errors import UserError
 from recipekit.invented_chat_frames import Apart
 from recipekit.task import load_task
 
@@ -68,14 +67,7 @@ def test_rows_have_no_problems_and_the_counts_of_the_readme(files, conversations
 
 
 def test_conversations_are_short_and_no_frame_shows_through(files, conversations):
-    for name, rows in files.items():
-        texts = [
-            [*conversations.messages(conversations.read(row)), {"content": text_of(row, turns=False)}] for row in rows
-        ]
-        lengths = [sum(len(turn["content"]) for turn in turns) for turns in texts]
-        assert np.mean(lengths) <= 200 and max(lengths) <= 450, name
-        found = {c for turns in texts for turn in turns for c in set("<>{}|~⇒\\") & set(turn["content"])}
-        assert not found, (name, found)
+    assert_short_and_filled(files, conversations, 200, 450)
 
 
 def test_the_small_base_has_nearly_every_character(files):
@@ -199,13 +191,4 @@ def test_provocations_of_the_test_are_not_those_of_training(files):
     ],
 )
 def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, message):
-    source = tmp_path / "source"
-    shutil.copytree(SAMPLES / "source", source)
-    text = (source / file).read_text(encoding="utf-8")
-    assert old in text
-    (source / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UserError) as error:
-        invented_aku.make(source, tmp_path / "out")
-    assert any(message in problem for problem in error.value.problems), error.value.problems
-    assert all(re.search(r"\.yml:\d+: ", problem) for problem in error.value.problems)
-    assert not (tmp_path / "out").exists()
+    assert_named(invented_aku.make, SAMPLES / "source", tmp_path, (file, old, new, message))

@@ -2,17 +2,16 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 
 import make_samples
-from chat_samples import emoji_rate, foreign_characters, likeness, rows_of, text_of
+from breaking import assert_named
+from chat_samples import assert_short_and_filled, emoji_rate, foreign_characters, likeness, rows_of, text_of
 from recipekit import ROOT, invented_companion
 from recipekit.conversations import Conversations
-from recipekit.errors import UserError
 from recipekit.task import load_task
 
 SAMPLES = ROOT / "data/samples/companion"
@@ -64,14 +63,7 @@ def test_rows_have_no_problems_and_the_counts_of_the_readme(files, conversations
 
 
 def test_conversations_are_short_and_no_frame_shows_through(files, conversations):
-    for name, rows in files.items():
-        texts = [
-            [*conversations.messages(conversations.read(row)), {"content": text_of(row, turns=False)}] for row in rows
-        ]
-        lengths = [sum(len(turn["content"]) for turn in turns) for turns in texts]
-        assert np.mean(lengths) <= 230 and max(lengths) <= 350, name
-        found = {c for turns in texts for turn in turns for c in set("<>{}|~⇒\\") & set(turn["content"])}
-        assert not found, (name, found)
+    assert_short_and_filled(files, conversations, 230, 350)
 
 
 def test_the_small_base_has_nearly_every_character(files):
@@ -204,13 +196,4 @@ def test_scenes_of_a_set_differ_in_the_relation_alone(files):
     ],
 )
 def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, message):
-    source = tmp_path / "source"
-    shutil.copytree(SAMPLES / "source", source)
-    text = (source / file).read_text(encoding="utf-8")
-    assert old in text
-    (source / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UserError) as error:
-        invented_companion.make(source, tmp_path / "out")
-    assert any(message in problem for problem in error.value.problems), error.value.problems
-    assert all(re.search(r"\.yml:\d+: ", problem) for problem in error.value.problems)
-    assert not (tmp_path / "out").exists()
+    assert_named(invented_companion.make, SAMPLES / "source", tmp_path, (file, old, new, message))

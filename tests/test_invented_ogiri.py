@@ -6,7 +6,6 @@ import io
 import json
 import random
 import re
-import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score, roc_auc_score
 
+from breaking import assert_named
 from recipekit import ROOT, invented_ogiri, yamlfile
 from recipekit import invented_ogiri_images as images
 from recipekit.errors import UserError
@@ -327,16 +327,9 @@ BROKEN = [
 
 @pytest.mark.parametrize(("file", "old", "new", "message"), BROKEN, ids=range(len(BROKEN)))
 def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, message):
-    source = tmp_path / "source"
-    shutil.copytree(SAMPLES / "source", source)
-    text = (source / file).read_text(encoding="utf-8")
-    assert old in text
-    (source / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UserError) as error:
-        invented_ogiri.make(source, tmp_path / "out")
-    assert any(message in problem for problem in error.value.problems), error.value.problems
-    assert all(re.search(r"\.yml:\d+: |no file there says", problem) for problem in error.value.problems)
-    assert not (tmp_path / "out").exists()
+    assert_named(
+        invented_ogiri.make, SAMPLES / "source", tmp_path, (file, old, new, message), r"\.yml:\d+: |no file there says"
+    )
 
 
 def test_too_few_frames_end_in_an_error_and_not_in_a_loop(tmp_path, monkeypatch):

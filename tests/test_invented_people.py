@@ -3,14 +3,13 @@
 import json
 import random
 import re
-import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 
+from breaking import assert_named
 from recipekit import ROOT, invented_people, yamlfile
-from recipekit.errors import UserError
 
 SAMPLES = ROOT / "data/samples/bigfive"
 FILES = (
@@ -157,13 +156,4 @@ def test_every_occupation_is_in_its_group_by_its_keywords(personas):
     ],
 )
 def test_an_error_in_the_sources_is_named_by_its_line(tmp_path, file, old, new, message):
-    source = tmp_path / "source"
-    shutil.copytree(SAMPLES / "source", source)
-    text = (source / file).read_text(encoding="utf-8")
-    assert old in text
-    (source / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(UserError) as error:
-        invented_people.make(source, tmp_path / "out")
-    assert any(message in problem for problem in error.value.problems), error.value.problems
-    assert all(re.search(r"\.yml:\d+: ", problem) for problem in error.value.problems)
-    assert not (tmp_path / "out").exists()
+    assert_named(invented_people.make, SAMPLES / "source", tmp_path, (file, old, new, message))
