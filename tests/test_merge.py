@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import merge
+from recipekit import merging
 from recipekit.errors import UserError
 from recipekit.runs import Step, read_record, relative
 from recipekit.task import Task, load_task
@@ -178,21 +179,22 @@ def test_changed_tokenizer_is_refused(task):
 
 
 def test_proof_fires_when_something_else_is_merged(task, monkeypatch):
-    from peft.tuners.tuners_utils import BaseTuner
-
-    honest = BaseTuner.merge_and_unload
-    wrong = load_file(task.outputs / "phase1" / WEIGHTS)
-
-    def other(self, **options):
-        parameters = dict(self.named_parameters())
-        for name, tensor in wrong.items():
-            parameters[name.removeprefix("base_model.").replace(".weight", ".default.weight")].data.copy_(tensor)
-        return honest(self, **options)
-
-    monkeypatch.setattr(BaseTuner, "merge_and_unload", other)
+    honest, other = merging.merge, merging.updates(task.root / "data/samples/base", task.outputs / "phase1")
+    monkeypatch.setattr(merging, "merge", lambda source, _, *rest: honest(source, other, *rest))
     refused(task, "off from base + adapter's")
-    monkeypatch.setattr(BaseTuner, "merge_and_unload", lambda self, **_: self.unload())
+    monkeypatch.setattr(merging, "merge", lambda source, _, *rest: honest(source, {}, *rest))
     refused(task, "off from base + adapter's")
+
+
+def test_what_is_more_than_lora_is_merged_by_peft(task, monkeypatch):
+    merge.merge_task(task, "cpu")
+    by_files = load_file(task.outputs / "merged" / "model.safetensors")
+    (task.outputs / "state" / "merge.json").unlink()
+    monkeypatch.setattr(merging, "updates", lambda *_: None)
+    merge.merge_task(task, "cpu")
+    in_memory = load_file(task.outputs / "merged" / "model.safetensors")
+    assert by_files.keys() == in_memory.keys()
+    assert all(torch.allclose(by_files[name], in_memory[name], atol=1e-6) for name in by_files)
 
 
 @pytest.mark.parametrize(("dtype", "share", "fires"), [("float32", 1e-4, False), ("float32", 2e-3, True),

@@ -3,9 +3,10 @@
     uv run tools/merge.py hawks --profile gpu
     uv run tools/merge.py companion --phase phase3 --profile gpu    # an earlier phase's, which DPO starts from
 
-Merges with PEFT: `axolotl merge-lora` would take lora_model_dir (the phase before) where the YAML names one. The sum is
-made in float32 and stored as the base is (profile gpu) or in float32 (profile cpu, where the model is small). What was
-written is read back and must give the logits of base and adapter.
+The base's files are read, added to and written one after the other (`axolotl merge-lora` does the like, but would take
+lora_model_dir, the phase before, where the YAML names one). The sum is made in float32 and stored as the base is
+(profile gpu) or in float32 (profile cpu, where the model is small). What was written is read back and must give the
+logits of base and adapter, which PEFT computes.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from recipekit import models, proving, regressor
+from recipekit import merging, models, proving, regressor
 from recipekit.console import log_to, main, progress, show
 from recipekit.errors import UserError
 from recipekit.proving import Proof, prove
@@ -56,14 +57,14 @@ def check_trained(task: Task, adapter: Path, files: list[Path]) -> None:
             raise UserError(f"{relative(weights)}: not the weights that {adapter.name} finished with; {remedy}")
 
 
-def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> str:
-    """Name the base of an adapter, which must be the one the recipe names.
+def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> Path:
+    """Find the folder of the base of an adapter, which must be the one the recipe names.
 
     Raises:
         UserError: They differ, or the adapter is torn or untrained.
     """
     if not config.get("adapter"):
-        return str(models.files_of(task.root, config["base_model"], config.get("revision_of_model")))
+        return models.files_of(task.root, config["base_model"], config.get("revision_of_model"))
     remedy = f"run: uv run tools/train.py {task.name} {adapter.name}"
     base = models.base_of(adapter, models.check_adapter(adapter, remedy), task.root)
     if base not in (config["base_model"], str(task.root / config["base_model"])):
@@ -71,7 +72,7 @@ def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> str:
             f"{relative(adapter)}/adapter_config.json: base_model_name_or_path is {base}, but {adapter.name} is to be "
             f"trained on {config['base_model']}; {remedy} --profile as for this step"
         )
-    return base
+    return models.files_of(task.root, base, config.get("revision_of_model"))
 
 
 def check_tokenizers(adapter: Path, trained: Any, base: Any) -> None:
@@ -92,35 +93,53 @@ def check_tokenizers(adapter: Path, trained: Any, base: Any) -> None:
         raise UserError([f"{relative(adapter)}: tokenizer: {problem}; {remedy}" for problem in problems])
 
 
-def combine(source: str, adapter: Path, proof: Proof) -> tuple[Any, Any, Any]:
-    """Merge in memory, in float32.
+def combine(source: Path, adapter: Path, target: Path, proof: Proof, dtype: str) -> tuple[Any, Any]:
+    """Write the weights and the config of a merged model.
+
+    File by file in the memory of one; PEFT merges in memory what is more than LoRA on weights of the base's files,
+    such as new heads.
 
     Args:
-        source: The base.
+        source: The base's folder.
         adapter: The adapter's folder, or that of a model whose every weight was trained.
-        proof: How models are loaded, and what for.
+        target: Folder to write.
+        proof: What logits are taken of.
+        dtype: What the weights are stored in.
 
     Returns:
-        The merged model, and the logits of what was trained and of the base.
+        The logits of what was trained and of the base.
     """
+    import torch
     from peft import PeftModel
 
+    found = merging.updates(source, adapter)
+    model = proof.load(source, whole=found is None)
+    base = proof.logits(model)
     if not (adapter / "adapter_config.json").exists():
-        base = proof.logits(proof.load(source))
-        trained = proof.load(adapter)
-        return trained, proof.logits(trained), base
-    model = PeftModel.from_pretrained(proof.load(source), str(adapter))
+        source, model = adapter, proof.load(adapter, whole=found is None)
+    else:
+        model = PeftModel.from_pretrained(model, str(adapter))
     tuned = proof.logits(model)
-    with model.disable_adapter():
-        base = proof.logits(model)
-    return model.merge_and_unload(safe_merge=True), tuned, base
+    if found is None:
+        merged = model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model
+        if proof.spec:
+            merged.config.id2label = proof.spec.id2label
+            merged.config.label2id = {name: place for place, name in proof.spec.id2label.items()}
+        merged.to(getattr(torch, dtype)).save_pretrained(target, max_shard_size="5GB")
+        return tuned, base
+    del model
+    config = models.load_config(source)
+    config.dtype = dtype
+    config.save_pretrained(target)
+    merging.merge(source, found, target, getattr(torch, dtype))
+    return tuned, base
 
 
-def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: str | None) -> dict[str, Any]:
+def write_merged(source: Path, adapter: Path, target: Path, proof: Proof, dtype: str | None) -> dict[str, Any]:
     """Merge into a folder and prove what was written.
 
     Args:
-        source: The base.
+        source: The base's folder.
         adapter: The adapter's folder, or that of a model whose every weight was trained.
         target: Folder to write.
         proof: What to prove it on.
@@ -133,24 +152,20 @@ def write_merged(source: str, adapter: Path, target: Path, proof: Proof, dtype: 
     from transformers import GenerationConfig
 
     dtype = dtype or str(models.load_config(source).dtype or torch.float32).removeprefix("torch.")
-    with progress("merge", 4) as advance:
-        merged, tuned, base = combine(source, adapter, proof)
-        merged = merged.to(getattr(torch, dtype))
-        advance(2)
+    target.mkdir(parents=True)
+    with progress("merge", 3) as advance:
+        tuned, base = combine(source, adapter, target, proof, dtype)
+        advance()
         if proof.spec is None:
-            keep = {name: getattr(merged.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-            merged.generation_config = GenerationConfig(do_sample=False, **keep)
-        else:
-            merged.config.id2label = proof.spec.id2label
-            merged.config.label2id = {name: place for place, name in proof.spec.id2label.items()}
-        merged.save_pretrained(target, max_shard_size="5GB")
+            config = models.load_config(target)
+            keep = {name: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+            GenerationConfig(do_sample=False, **keep).save_pretrained(target)
         for pattern in TOKENIZER_FILES:
             for file in adapter.glob(pattern):
                 shutil.copy2(file, target)
         keep_marks(target)
         advance()
-        del merged
-        facts = prove(base, tuned, proof.logits(proof.load(target)), dtype)
+        facts = prove(base, tuned, proof.logits(proof.load(target, whole=False)), dtype)
         advance()
     return {"dtype": dtype, **facts}
 
@@ -189,6 +204,7 @@ def step_inputs(task: Task, config: dict[str, Any], profile: str, files: list[Pa
         "models.py": Path(models.__file__),
         "proving.py": Path(proving.__file__),
         "regressor.py": Path(regressor.__file__),
+        "merging.py": Path(merging.__file__),
         **({relative(path): path for path in data_files(task, config)} if "regression" in config else {}),
     }
 
@@ -228,7 +244,7 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
         show(f"{name}: up to date ({relative(merged)})")
         return
     source = find_base(task, adapter, config)
-    if torn := models.torn_weights(task.root / source, "restore it, then run the same command again"):
+    if torn := models.torn_weights(source, "restore it, then run the same command again"):
         raise UserError(torn)
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 NAME = "shared_beginning"  # of the attention implementation
@@ -93,17 +93,16 @@ def flatten(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 
 
 def beginning(ids: torch.Tensor, mask: torch.Tensor, following: torch.Tensor) -> int:
-    """Count the tokens that all rows begin with and after which none is trained yet; each row keeps one of its own.
+    """Count the tokens that all rows begin with and after which none is trained yet; never the last of all.
 
     Args:
         ids: Shape [rows, tokens].
         mask: Boolean of that shape, whether a token is no padding.
         following: The label of the token after each, or -100, of that shape.
     """
-    if len(ids) == 1:
-        return 0
     same = (ids == ids[0]).all(0) & mask.all(0) & (following == IGNORED).all(0)
-    return min(int(same.long().cumprod(0).sum()), int(mask.sum(1).min()) - 1)
+    same[-1] = False
+    return int(same.long().cumprod(0).sum()) if len(ids) > 1 else 0
 
 
 def attention(
@@ -133,9 +132,8 @@ def attention(
     """
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    groups = query.shape[1] // key.shape[1]
-    parts = (query.to(value.dtype), repeat_kv(key.to(value.dtype), groups), repeat_kv(value, groups))
-    return SharedBeginning.apply(*parts, layout, scaling).transpose(1, 2), None
+    found = SharedBeginning.apply(query.to(value.dtype), key.to(value.dtype), value, layout, scaling)
+    return found.transpose(1, 2), None
 
 
 class SharedBeginning(torch.autograd.Function):

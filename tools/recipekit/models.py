@@ -12,6 +12,8 @@ PICKLED = ("pytorch_model*.bin", "adapter_model*.bin", "*.pt", "*.pth", "*.ckpt"
 # Without a word from the caller transformers asks on the terminal whether code beside a model may run.
 SAFE: dict[str, Any] = {"trust_remote_code": False}
 SAFE_WEIGHTS: dict[str, Any] = {**SAFE, "use_safetensors": True}
+# Of a model on the Hub: safe weights and what belongs to them, not the same weights in other forms.
+MODEL_FILES = ["model*.safetensors*", "*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt"]
 
 
 def check_model(folder: Path, remedy: str) -> None:
@@ -97,12 +99,16 @@ def phase_files(output: Path, config: dict[str, Any]) -> list[Path]:
 
 
 def files_of(root: Path, name: str, revision: str | None) -> Path:
-    """Return where a model's files lie: a folder below root, or one of the Hub's that has been fetched."""
+    """Return where a model's files lie: a folder below root, or one of the Hub's, fetched where it is not yet."""
     if (root / name).is_dir():
         return root / name
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
 
 
 def differs(base: Path, model: Path) -> bool:

@@ -52,12 +52,12 @@ class Proof:
         ]
         return cls(tokens, fitted_heads(task, config))
 
-    def load(self, source: str | Path) -> Any:
-        """Load a model in float32."""
+    def load(self, source: str | Path, whole: bool = True) -> Any:
+        """Load a model, in float32 or, where that would be more than is needed, as it is stored."""
         import torch
 
         if self.spec is None:
-            return models.load_model(source, torch.float32)
+            return models.load_model(source, torch.float32 if whole else "auto")
         return models.load_classifier(source, torch.float32, self.spec.num_labels)
 
     def logits(self, model: Any) -> Any:
@@ -65,12 +65,30 @@ class Proof:
         import torch
 
         keep = {"logits_to_keep": PROVEN_TOKENS} if self.spec is None else {}
-        with torch.inference_mode():
+        with torch.inference_mode(), _in_float32():
             found = [
                 model(**{name: torch.tensor([ids], device=model.device) for name, ids in row.items()}, **keep).logits
                 for row in self.rows
             ]
         return torch.cat([one.reshape(-1, one.shape[-1]).float().cpu() for one in found])
+
+
+def _in_float32() -> Any:
+    """Make a context in which layers compute in float32, whatever their weights are stored in, one at a time."""
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    class InFloat32(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in layers:
+                args = [
+                    arg.float() if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg for arg in args
+                ]
+            return func(*args, **(kwargs or {}))
+
+    layers = {functional.linear, functional.embedding, functional.layer_norm, torch.matmul, torch.bmm}
+    return InFloat32()
 
 
 def fitted_heads(task: Task, config: dict[str, Any]) -> RegressionConfig:
