@@ -1,3 +1,5 @@
+import os
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -5,6 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
+from canaries import CANARIES
+from recipekit import run_plugin
 from recipekit.run_plugin import RunPlugin, only_what_is_trained
 
 LABELS = torch.tensor([[-100, -100, 7, 8, 2, -100], [-100, -100, -100, -100, 6, 2], [-100, -100, -100, 9, 2, -100]])
@@ -60,6 +64,19 @@ def test_the_plugin_puts_the_hook_where_a_peft_model_calls_it(model, monkeypatch
     RunPlugin().post_model_load(SimpleNamespace(sample_packing=None), model)
     model(**batch())
     assert seen == [6, 4]
+
+
+def test_a_training_whose_train_py_was_killed_frees_its_log_of_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", secret := CANARIES[0])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    log = tmp_path / "phase1.log"
+    if (child := os.fork()) == 0:
+        os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
+        os.write(1, f"token {secret}\n".encode())
+        run_plugin._end_with(gone.pid)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert log.read_text() == f"token {'*' * len(secret)}\n"
 
 
 @pytest.mark.trap(number=4)
