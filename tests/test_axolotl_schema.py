@@ -77,6 +77,7 @@ def test_a_worker_that_dies_is_no_verdict(monkeypatch):
 
 
 @pytest.mark.trap(number=17)
+@pytest.mark.fault(number=55)
 def test_a_worker_that_takes_too_long_is_ended_and_named(monkeypatch):
     monkeypatch.setenv("CHECK_SCHEMA_SECONDS", "0.5")
     with pytest.raises(UserError, match=r"within 0.5 s; .* raise the limit: CHECK_SCHEMA_SECONDS=1.5 before"):

@@ -66,6 +66,7 @@ def test_the_plugin_puts_the_hook_where_a_peft_model_calls_it(model, monkeypatch
     assert seen == [6, 4]
 
 
+@pytest.mark.fault(number=54)
 def test_a_training_whose_train_py_was_killed_frees_its_log_of_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", secret := CANARIES[0])
     gone = subprocess.Popen(["true"])

@@ -439,6 +439,7 @@ def test_results_come_home_whole_or_not_at_all(root, aws, sent, monkeypatch):
     assert "phase2: job mini-phase2" in failing(root, monkeypatch, fetch=True)
 
 
+@pytest.mark.fault(number=56)
 def test_jobs_may_answer_running_out_of_memory_and_what_they_changed_comes_home(root, aws, sent, monkeypatch):
     run(root, monkeypatch)
     monkeypatch.setenv("AUTO_OOM", "1")

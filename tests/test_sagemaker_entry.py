@@ -103,6 +103,7 @@ def test_a_job_leaves_the_phase_and_its_record_and_no_checkpoint(tmp_path):
     assert not (job.ml / "output" / "failure").exists()
 
 
+@pytest.mark.fault(number=56)
 def test_what_saved_memory_in_a_job_goes_home_with_its_result(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTO_OOM", "1")  # as a job has what stands in its definition
     job = faked(tmp_path)

@@ -111,6 +111,7 @@ def killed(clone):
     return step
 
 
+@pytest.mark.fault(number=54)
 @pytest.mark.parametrize("next_start", ["again", "start"])
 def test_a_step_killed_at_once_leaves_secrets_that_the_next_start_removes(clone, killed, next_start):
     with killed("kill", "20260101_000000") as step:

@@ -74,7 +74,7 @@ def main(*commands: Callable[..., None], **settings: Any) -> None:
     sys.exit(code)
 
 
-def _try(last: Callable[[], None], trouble: str) -> None:
+def _try(last: Callable[[], object], trouble: str) -> None:
     try:
         last()
     except (UserError, OSError) as error:
