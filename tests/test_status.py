@@ -158,7 +158,10 @@ def test_a_killed_step_tells_when_and_how_far_it_came(outputs):
     assert seen == {"start": killed["start"], "pid": 2**22 + 7, "step": 30, "of": 100}
     line = status.detail(killed)
     assert killed["state"] == "interrupted" and "last sign of life " + sign[:15] in line and "step 30 of 100" in line
-    assert status.detail(merge) == f"killed 2 times before, the last {KILL['last_sign']}" and merge["state"] == "done"
+    assert (
+        status.detail(merge) == f"killed before 2 times, last sign of life then {KILL['last_sign']}"
+        and merge["state"] == "done"
+    )
     os.utime(folder / "phase1" / "progress.jsonl", (time.time() - 7200,) * 2)  # of the run before
     assert look(folder)["steps"][0]["killed"][0]["last_sign"] == killed["start"]
 

@@ -80,7 +80,8 @@ def detail(step: dict[str, Any]) -> str:
             how = f"killed, or the machine stopped: no end was noted, last sign of life {last}"
         words = [how, *words, *([f"log {step['log']}"] if step["log"] else [])]
     elif step["killed"]:
-        words += [f"killed {len(step['killed'])} times before, the last {step['killed'][-1]['last_sign']}"]
+        count = "" if len(step["killed"]) == 1 else f" {len(step['killed'])} times"
+        words += [f"killed before{count}, last sign of life then {step['killed'][-1]['last_sign']}"]
     return "; ".join(words)
 
 
