@@ -111,9 +111,17 @@ def test_a_phase_may_train_every_weight(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_template_that_axolotl_trains_otherwise_stops_training(tmp_path):
+@pytest.mark.parametrize(
+    ("found", "given", "said"),
+    [
+        ("chat_template: tokenizer_default", "chat_template: llama3", "does not end a reply with </s>"),
+        ("train_on_eos: turn", "train_on_eos: none", "not tokenised and masked for training as it"),
+    ],
+)
+def test_what_axolotl_trains_otherwise_than_it_is_served_stops_training(tmp_path, found, given, said):
     task = prepare(tmp_path)
     path = task.dir / "phase1.yml"
-    text = path.read_text().replace("chat_template: tokenizer_default", "chat_template: llama3")
-    path.write_text(text)
-    assert "not tokenised and masked for training as it is served" in run(tmp_path, "talk", "phase1", code=1)
+    text = path.read_text()
+    assert found in text
+    path.write_text(text.replace(found, given))
+    assert said in run(tmp_path, "talk", "phase1", code=2)

@@ -1,4 +1,4 @@
-"""In a training process: how many tokens the model has read, padding aside."""
+"""In a training process: how many tokens the rows had that were trained on, padding aside."""
 
 from collections.abc import Mapping
 from typing import Any
