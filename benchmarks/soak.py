@@ -28,7 +28,7 @@ import typer
 import yaml
 from rich.table import Column, Table
 
-from recipekit import ROOT, journal, runs
+from recipekit import ROOT, journal, provenance, runs
 from recipekit.console import main, show
 
 TASK = "hawks"
@@ -202,7 +202,7 @@ def judge(rounds: list[Round]) -> list[str]:
     for i, one in enumerate(rounds):
         if one.result and (other := [name for name in one.result if one.result[name] != rounds[0].result.get(name)]):
             problems.append(f"round {i}: other than in round 0: {', '.join(other)}")
-        if one.logs > journal.KEPT_LOGS + len(journal.PACKAGES) + 10:
+        if one.logs > journal.KEPT_LOGS + len(provenance.PACKAGES) + 10:
             problems.append(f"round {i}: {one.logs} folders under logs/, of which {journal.KEPT_LOGS} were to be kept")
     third = max(len(rounds) // 3, 1)
     for what in ("memory", "disk"):

@@ -1,9 +1,14 @@
+import subprocess
+
+import psutil
 import pytest
 import yaml
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
+import processes
 from recipekit import ROOT, axolotl_schema, traps, yamlfile
 from recipekit.axolotl_schema import Finding, unknown_keys
+from recipekit.errors import UserError
 from recipekit.resolve import resolve
 from recipekit.task import load_task
 
@@ -72,6 +77,25 @@ def test_a_worker_that_dies_is_no_verdict(monkeypatch):
 
 
 @pytest.mark.trap(number=17)
+@pytest.mark.fault(number=55)
+def test_a_worker_that_takes_too_long_is_ended_and_named(monkeypatch):
+    monkeypatch.setenv("CHECK_SCHEMA_SECONDS", "0.5")
+    with pytest.raises(UserError, match=r"within 0.5 s; .* raise the limit: CHECK_SCHEMA_SECONDS=1.5 before"):
+        axolotl_schema.validate([({}, "gpu")])
+    assert not [one for one in psutil.Process().children() if "recipekit.axolotl_schema" in one.cmdline()]
+    monkeypatch.setenv("CHECK_SCHEMA_SECONDS", "soon")
+    with pytest.raises(UserError, match="CHECK_SCHEMA_SECONDS: found 'soon', expected seconds"):
+        axolotl_schema.validate([({}, "gpu")])
+
+
+def test_a_worker_is_ended_with_what_it_forked():
+    worker = subprocess.Popen(["bash", "-c", "sleep 300 & sleep 300 & wait"])
+    assert processes.wait_for(lambda: len(psutil.Process(worker.pid).children()) == 2)
+    forked = psutil.Process(worker.pid).children()
+    axolotl_schema._end(worker)
+    assert worker.wait(10) == -9 and not psutil.wait_procs(forked, timeout=10)[1]
+
+
 def test_the_schema_is_loaded_without_telemetry(monkeypatch, tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ntest "$AXOLOTL_DO_NOT_TRACK" = 1 && echo "[[]]"\n')

@@ -1,6 +1,7 @@
 """A chat, trained for real: phases in a chain, DPO on the merged model, and the tokens that are served."""
 
 import json
+import shutil
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_dpo_without_that_merged_model_is_refused(tmp_path):
         step_inputs(task, config, 1)
 
 
+def trained_again(root, task, phase):
+    """Train a phase from nothing once more; returns the adapter of before and the new one, as bytes."""
+    adapter = task.outputs / phase / "adapter_model.safetensors"
+    before = adapter.read_bytes()
+    for folder in (adapter.parent, task.outputs / "prepared"):
+        shutil.rmtree(folder)
+    (task.outputs / "state" / f"{phase}.json").unlink()
+    assert "steps, eval loss" in run(root, task.name, phase)
+    return before, adapter.read_bytes()
+
+
 @pytest.mark.slow
 def test_phases_and_preferences_go_on_from_each_other(tmp_path):
     task = prepare(tmp_path)
@@ -76,6 +88,9 @@ def test_phases_and_preferences_go_on_from_each_other(tmp_path):
     rows = [json.loads(line) for line in task.segments_path("pairs").read_text().splitlines()]
     likings = [scoring.preferences(one, tokenizer, rows, lambda *_: None) for one in (before, model)]
     assert (likings[1] - likings[0]).mean() > 0.1, "the chosen replies became likelier than the rejected ones"
+    for phase in ("phase1", "dpo"):
+        before, after = trained_again(tmp_path, task, phase)
+        assert before == after, f"{phase}: same seed, machine and data, other adapter"
 
 
 @pytest.mark.slow

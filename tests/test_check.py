@@ -10,6 +10,7 @@ import check as tool
 from checking import OVERLAY, edit, line_of
 from recipekit import ROOT, axolotl_schema, preflight, rowcheck, traps
 from recipekit.axolotl_schema import Finding
+from recipekit.errors import UserError
 from recipekit.task import load_task
 from rows import row, write
 
@@ -291,6 +292,17 @@ def test_the_command_lists_all_failures_and_exits_1(sound_task, command, monkeyp
     assert end.value.exit_code == 1
     assert all(any(word in line for line in errors) for word in (": seed: ", ": lora_r: ", "neg_segments.jsonl"))
     assert len(errors) == len(set(errors)) == 3
+
+
+@pytest.mark.fault(number=55)
+def test_a_worker_that_takes_too_long_is_a_failure_among_others(run_checks, monkeypatch):
+    def late(jobs):
+        raise UserError("not loaded within 600 s; raise the limit")
+
+    monkeypatch.setattr(axolotl_schema, "validate", late)
+    status, problems = run_checks()
+    assert status["schema"] == "fail" and status["test set"] == "ok"
+    assert problems == ["not loaded within 600 s; raise the limit"]
 
 
 def test_a_worker_that_dies_is_a_failure(run_checks, monkeypatch):

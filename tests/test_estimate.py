@@ -1,17 +1,20 @@
 """Time and cost of a recipe."""
 
+import io
 import json
 import os
 import shutil
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 import estimate as tool
 from recipekit import ROOT, durations
-from recipekit.durations import Range, measured, phase_duration, planned_steps
+from recipekit.durations import Duration, Range, measured, phase_duration, planned_steps
 from recipekit.errors import UserError
+from recipekit.fitting import Need
 from recipekit.prices import Machine, load_machines, machine_for
 from recipekit.task import load_task
 
@@ -187,6 +190,23 @@ def test_wrong_prices_are_named_with_their_lines(priced):
     assert "prices.yml:1: a: usd_per_hour: found -1, expected a number from 0" in found
     assert "prices.yml:2: b: unknown key 'price'" in found and "b: gpu is missing" in found
     assert "prices.yml:3: c: expected keys" in found
+
+
+def test_tables_keep_their_headings_in_a_terminal_of_80_columns():
+    names = ("phase1", "phase1_listwise", "phase2_decoder", "dpo")
+    parts = ("weights", "adapter", "gradients", "optimizer", "activations", "backward", "framework", "logits")
+    needs = [Need(name, dict.fromkeys(parts, 12.3e9), 24e9, "smaller") for name in names]
+    source = "measured (NVIDIA A100-SXM4-80GB, at step 180 of 10,000)"
+    times = [Duration(name, 10_000, Range(0.25, 0.55), Range(5e4, 9e4), source, ()) for name in names]
+    tables = {
+        tool.memory_table(needs): (*parts, "together", *names, "too much"),
+        tool.table(times, T4): ("steps/s", "hours", "cost", "spot", "from", "$10.22-18.40", *names),
+    }
+    for grid, shown in tables.items():
+        console = Console(width=80, file=io.StringIO())
+        console.print(grid)
+        text = console.file.getvalue()
+        assert "…" not in text and not [word for word in shown if word not in text], text
 
 
 def test_the_shipped_prices_are_right():

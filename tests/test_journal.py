@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -9,7 +10,7 @@ import pytest
 
 import processes
 import stepping
-from recipekit import journal, runs
+from recipekit import journal, provenance, runs
 
 BUSY = "write_text(root / 'busy', 'yes'); time.sleep(60)"
 
@@ -38,7 +39,7 @@ def test_a_step_leaves_what_it_was_started_with_and_how_it_ended(root):
     assert found["inputs"] == {"in": runs.digest(root / "in")}
     assert found["products"] == {str(root / "product"): runs.digest(root / "product")}
     assert found["log"] == str(root / "logs" / "20260101_000000" / "a.log")
-    assert set(found["versions"]) == {"python", *journal.PACKAGES} and found["versions"]["torch"]
+    assert set(found["versions"]) == {"python", *provenance.PACKAGES} and found["versions"]["torch"]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.ROOT, capture_output=True, text=True).stdout.strip()
     assert found["git"] is None or found["git"]["commit"] == commit
 
@@ -82,8 +83,23 @@ def test_a_killed_step_has_a_start_and_no_end(root):
     step = busy(root)
     step.kill()
     step.wait()
-    assert "end" not in entry(root) and not journal.is_running(entry(root))
-    assert stepping.run(root).returncode == 0 and entry(root)["exit"] == 0
+    first = entry(root)
+    assert "end" not in first and not journal.is_running(first)
+    (root / "busy").unlink()
+    again = busy(root)
+    again.kill()
+    again.wait()
+    assert [one["pid"] for one in entry(root)["killed"]] == [first["pid"]]
+    report = root / "outputs" / "mini" / "a" / "progress.jsonl"
+    runs.write_text(report, '{"step": 12, "max_steps": 40, "time": 1}\n')
+    done = stepping.run(root)
+    assert re.search(r"a: was killed at step 12 of 40, or its machine stopped \(process \d+, since", done.stderr)
+    assert done.returncode == 0 and entry(root)["exit"] == 0
+    noted = entry(root)["killed"]
+    assert [one["pid"] for one in noted] == [step.pid, again.pid] and "step" not in noted[0]
+    assert noted[1]["step"] == 12 and noted[1]["of"] == 40 and first["start"] <= noted[1]["last_sign"] <= journal.now()
+    (root / "in").write_text("y", encoding="utf-8")
+    assert "was killed" not in stepping.run(root).stderr and "killed" not in entry(root)
 
 
 @pytest.mark.fault(number=39)

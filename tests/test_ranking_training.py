@@ -99,6 +99,23 @@ def test_the_order_is_learned_merged_and_predicted(root, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_ranking_trained_twice_is_the_same_bytes(root, tmp_path):
+    """Same seed, same machine, same data."""
+    steps = {"max_steps": 6, "eval_steps": 3, "save_steps": 3}
+    adapters = []
+    for name in ("once", "twice"):
+        own = shutil.copytree(root, tmp_path / name, ignore=shutil.ignore_patterns("outputs", "logs"))
+        path = own / "recipes" / "ogiri" / "cpu.yml"
+        phases = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path.write_text(yaml.safe_dump({phase: values | steps for phase, values in phases.items()}), encoding="utf-8")
+        task = load_task("ogiri:listwise", own)
+        (task.outputs / "state").mkdir(parents=True)
+        run(own, task.name, "phase1_listwise")
+        adapters.append((task.outputs / "phase1_listwise" / "adapter_model.safetensors").read_bytes())
+    assert adapters[0] == adapters[1]
+
+
+@pytest.mark.slow
 def test_a_shift_is_kept_with_the_model(root):
     task = load_task("ogiri:shifted", root)
     run(root, task.name, "phase1_shifted")

@@ -1,9 +1,27 @@
+import os
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from canaries import CANARIES
+from recipekit import run_plugin
 from recipekit.run_plugin import RunPlugin
+
+
+@pytest.mark.fault(number=54)
+def test_a_training_whose_train_py_was_killed_frees_its_log_of_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", secret := CANARIES[0])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    log = tmp_path / "phase1.log"
+    if (child := os.fork()) == 0:
+        os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
+        os.write(1, f"token {secret}\n".encode())
+        run_plugin._end_with(gone.pid)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert log.read_text() == f"token {'*' * len(secret)}\n"
 
 
 @pytest.mark.trap(number=4)

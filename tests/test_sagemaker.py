@@ -403,7 +403,7 @@ def test_what_aws_refuses_is_explained(root, aws, monkeypatch, code, message, re
     assert code in text and remedy in text and message.split()[0] in text
 
 
-def artifact(root, value, recorded):
+def artifact(root, value, recorded, overlay=None):
     """Pack what the entry script packs: outputs.tar in model.tar.gz, with a time to the nanosecond."""
     home = root / "job"
     shutil.rmtree(home, ignore_errors=True)
@@ -412,6 +412,8 @@ def artifact(root, value, recorded):
     weights.write_bytes(value)
     os.utime(weights, ns=(0, 1_700_000_000_123_456_789))
     record = {"products": {"outputs/mini/phase1/adapter_model.safetensors": hashlib.sha256(recorded).hexdigest()}}
+    if overlay:
+        (home / "outputs" / "mini" / "phase1.gpu.oom.yml").write_text(overlay)
     (home / "outputs" / "mini" / "state").mkdir()
     (home / "outputs" / "mini" / "state" / "phase1.json").write_text(json.dumps(record))
     subprocess.run(["tar", "--format=posix", "-cf", "outputs.tar", "outputs"], cwd=home, check=True)
@@ -428,13 +430,37 @@ def test_results_come_home_whole_or_not_at_all(root, aws, sent, monkeypatch):
     assert weights.read_bytes() == b"weights" and weights.stat().st_mtime_ns == 1_700_000_000_123_456_789
     artifact(root, b"others", b"weights")
     with pytest.raises(UserError, match="adapter_model.safetensors is not what its record says"):
-        unpack(load_task("mini", root), "phase1", root / "model.tar.gz")
+        unpack(load_task("mini", root), "phase1", "gpu", root / "model.tar.gz")
     (root / "model.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot be unpacked"):
-        unpack(load_task("mini", root), "phase1", root / "model.tar.gz")
+        unpack(load_task("mini", root), "phase1", "gpu", root / "model.tar.gz")
     assert weights.read_bytes() == b"weights"
     assert not list((root / "outputs" / "mini").glob(".fetch*"))
     assert "phase2: job mini-phase2" in failing(root, monkeypatch, fetch=True)
+
+
+@pytest.mark.fault(number=56)
+def test_jobs_may_answer_running_out_of_memory_and_what_they_changed_comes_home(root, aws, sent, monkeypatch):
+    run(root, monkeypatch)
+    monkeypatch.setenv("AUTO_OOM", "1")
+    run(root, monkeypatch)  # phase 1 is done: the answer to running out of memory makes no other job
+    assert [job["Environment"] for job in sent] == [{}, {"AUTO_OOM": "1"}] and "-phase2-" in sent[1]["TrainingJobName"]
+
+    overlay = "made_for: {max_steps: 10, micro_batch_size: null}\nlaid_over: {micro_batch_size: 1, max_steps: 20}\n"
+    artifact(root, b"weights", b"weights", overlay)
+    for job in sent:
+        key = f"team/jobs/{job['TrainingJobName']}/output/model.tar.gz"
+        aws.upload_file(str(root / "model.tar.gz"), "recipes-bucket", key)
+    run(root, monkeypatch, fetch=True, phase="phase1")
+    home = root / "outputs" / "mini" / "phase1.gpu.oom.yml"
+    assert home.read_text() == overlay
+    assert resolve(load_task("mini", root), "phase1", "gpu")["micro_batch_size"] == 1
+    run(root, monkeypatch, fetch=True, phase="phase1")  # it still names the same jobs
+    run(root, monkeypatch)
+    assert len(sent) == 2
+    artifact(root, b"weights", b"weights")
+    unpack(load_task("mini", root), "phase1", "gpu", root / "model.tar.gz")
+    assert not home.exists(), "the result was made without it"
 
 
 def test_the_tool_does_not_stand_in_the_way_of_the_sagemaker_package(tmp_path):

@@ -21,7 +21,7 @@ from recipekit.task import load_task
 from test_train import SAVED_EVERY, STEPS, make_root
 
 TRAINER = """\
-import pathlib, sys
+import os, pathlib, sys
 script, task, phase, _, profile = sys.argv[4:]
 outputs, home = pathlib.Path("outputs", task.replace(":", "_")), pathlib.Path
 assert script == "tools/train.py" and profile == "cpu"
@@ -35,6 +35,8 @@ if phase == "phase2":
 (outputs / phase / "checkpoint-5").mkdir(parents=True)
 (outputs / phase / "checkpoint-5" / "optimizer.pt").touch()
 (outputs / phase / "adapter_model.safetensors").touch()
+if "AUTO_OOM" in os.environ:
+    (outputs / (phase + ".cpu.oom.yml")).write_text("laid_over: {}")
 (outputs / "state").mkdir()
 (outputs / "state" / (phase + ".json")).write_text("{}")
 """
@@ -101,6 +103,17 @@ def test_a_job_leaves_the_phase_and_its_record_and_no_checkpoint(tmp_path):
     assert not (job.ml / "output" / "failure").exists()
 
 
+@pytest.mark.fault(number=56)
+def test_what_saved_memory_in_a_job_goes_home_with_its_result(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTO_OOM", "1")  # as a job has what stands in its definition
+    job = faked(tmp_path)
+    done = job.run("mini", "phase1", "cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(job.ml / "model" / "outputs.tar") as packed:
+        assert "outputs/mini/phase1.cpu.oom.yml" in packed.getnames()
+    assert (job.ml / "checkpoints" / "phase1.cpu.oom.yml").exists(), "the next try begins with it"
+
+
 def test_the_next_job_begins_with_what_the_last_left_and_says_why_it_failed(tmp_path):
     first, second = faked(tmp_path / "1"), faked(tmp_path / "2")
     assert first.run("mini", "phase1", "cpu").returncode == 0
@@ -143,7 +156,7 @@ def test_two_jobs_train_two_phases_and_their_results_come_home(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{phase}: {STEPS} steps" in done.stdout
         previous = job.ml / "model.tar.gz"
-        adapter = unpack(task, phase, previous) / "adapter_model.safetensors"
+        adapter = unpack(task, phase, "cpu", previous) / "adapter_model.safetensors"
         facts[phase] = read_record(task.outputs / "state" / f"{phase}.json")
         assert adapter_digest(adapter) == facts[phase]["end_digest"]
     assert facts["phase2"]["start_digest"] == facts["phase1"]["end_digest"]
@@ -159,5 +172,5 @@ def test_two_jobs_train_two_phases_and_their_results_come_home(tmp_path):
     assert done.returncode == 0 and f"going on from step {STEPS - SAVED_EVERY}" in done.stdout, (
         done.stdout + done.stderr
     )
-    unpack(task, "phase1", again.ml / "model.tar.gz")
+    unpack(task, "phase1", "cpu", again.ml / "model.tar.gz")
     assert read_record(task.outputs / "state" / "phase1.json")["end_digest"] == facts["phase1"]["end_digest"]

@@ -1,14 +1,16 @@
 """Tokens and passwords stay where they are kept: nothing shown, logged, written, sent or committed holds one."""
 
+import signal
 import subprocess
 
 import pytest
 
+import processes
 from canaries import CANARIES, DOT_ENV, ENVIRONMENT, holding, write_env
-from hub_client import copy_repository, run
+from hub_client import copy_repository, run, start
 from hub_server import Fault, LocalHub
 from recipekit import ROOT
-from recipekit.own_secrets import own_secrets, without_secrets
+from recipekit.own_secrets import own_secrets, scrub, without_secrets
 
 
 @pytest.fixture
@@ -70,6 +72,76 @@ def test_what_libraries_children_and_errors_say_loses_its_secrets(clone, how, co
         text = (clone / "logs/leak.log").read_text()
         assert "a library: ****" in text and "a child: ****" in text and ("Traceback" in text) == (how == "defect")
     assert holding(clone, done.stdout, done.stderr) == set()
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from recipekit import ROOT, journal
+from recipekit.console import log_to, main
+from recipekit.hub import setting
+
+def leak(how: str) -> None:
+    log_to("leak", ROOT / "outputs" / "mini")
+    if how == "start":
+        return journal.prune_logs(ROOT) and None
+    journal.begin(ROOT / "outputs" / "mini", "leak", {}, [])
+    if how == "again":
+        return
+    time.sleep(0.2)  # the log was looked at when it was opened
+    print("; ".join(str(setting(ROOT, name)) for name in {names}), flush=True)
+    if how == "live":
+        (ROOT / "said").touch()
+        time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+main(leak)
+"""
+
+
+@pytest.fixture
+def killed(clone):
+    """Run a step that names its secrets, until it is killed; returns a function that starts it for another end."""
+    script = KILLED.replace("{names}", repr([*ENVIRONMENT, *DOT_ENV]))
+    (clone / "tools" / "leak.py").write_text(script)
+
+    def step(how, logs):
+        return start(clone, "leak", "http://127.0.0.1:9", how, **ENVIRONMENT, LOG_DIR=str(clone / "logs" / logs))
+
+    return step
+
+
+@pytest.mark.fault(number=54)
+@pytest.mark.parametrize("next_start", ["again", "start"])
+def test_a_step_killed_at_once_leaves_secrets_that_the_next_start_removes(clone, killed, next_start):
+    with killed("kill", "20260101_000000") as step:
+        assert step.wait(60) == -signal.SIGKILL
+    log = clone / "logs/20260101_000000/leak.log"
+    assert DOT_ENV["HF_AUTH_TOKEN"] in log.read_text(), "there is nothing to remove"
+    with killed(next_start, "20260101_000001") as step:
+        assert step.wait(60) == 0, step.stderr.read()
+        assert next_start == "start" or "leak: was killed, or its machine stopped" in step.stderr.read()
+    assert "****" in log.read_text() and holding(clone) == set()
+
+
+def test_the_log_of_a_step_that_runs_loses_its_secrets_within_seconds(clone, killed):
+    with killed("live", "20260101_000000") as step:
+        assert processes.wait_for((clone / "said").exists)
+        assert processes.wait_for(lambda: "****" in (clone / "logs/20260101_000000/leak.log").read_text())
+        step.kill()
+    assert holding(clone) == set()
+
+
+def test_a_secret_that_is_written_in_two_halves_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", secret := ENVIRONMENT["HF_TOKEN"])
+    log = tmp_path / "log"
+    clean = 0
+    for part in ("before " * 20, secret[:9], secret[9:], " and after"):
+        with log.open("a") as stream:
+            stream.write(part)
+        clean = scrub(log, clean)
+        assert clean <= log.stat().st_size
+    assert log.read_text() == "before " * 20 + "*" * len(secret) + " and after"
 
 
 @pytest.mark.parametrize("status", [401, 403])

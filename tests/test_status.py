@@ -15,6 +15,8 @@ from recipekit import ROOT, journal, runs
 from recipekit.errors import UserError
 from recipekit.status import look, training
 
+LOGGING = 10  # steps
+KILL = {"start": "2026-01-01T00:00:00+0000", "pid": 5, "last_sign": "2026-01-01T00:10:00+0000"}
 PIPELINE = ["regenerate", "phase1", "merge", "evaluate"]
 
 
@@ -60,8 +62,10 @@ def states(folder, names=None):
 
 def progress(folder, steps=30, of=100, seconds=0.5, start=None):
     start = time.time() - steps * seconds if start is None else start
-    lines = [{"step": 0, "max_steps": of, "time": start - 60, "rows_per_step": 8, "device": "cpu"}]
+    lines = [{"step": 0, "max_steps": of, "time": start - 60, "rows_per_step": 8, "device": "cpu", "tokens": 0}]
     lines += [{"step": i, "max_steps": of, "time": start + i * seconds, "loss": 1 / i} for i in range(1, steps + 1)]
+    for line in lines[LOGGING::LOGGING]:
+        line["tokens"] = line["step"] * 1000
     lines += [{"step": steps, "max_steps": of, "time": start + steps * seconds, "eval_loss": 0.25}]
     runs.write_text(folder / "phase1" / "progress.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -111,10 +115,64 @@ def test_how_far_a_phase_is(outputs, alive):
     assert (at["step"], at["of"], at["share"]) == (30, 100, 0.3)
     assert at["loss"] == pytest.approx(1 / 30) and at["eval_loss"] == 0.25
     assert at["steps_per_second"] == pytest.approx(2, rel=1e-3) and at["rows_per_second"] == pytest.approx(16, rel=1e-3)
-    assert at["seconds_left"] == 35
+    assert at["seconds_left"] == 35 and at["tokens_per_second"] == pytest.approx(2000, rel=1e-3)
     assert at["checkpoint"]["name"] == "checkpoint-20" and 39 <= at["checkpoint"]["age"] < 100
     line = status.detail(look(folder)["steps"][0])
-    assert line.startswith("step 30 of 100 (30%); loss 0.0333; eval loss 0.2500; 16.0 rows/s; 0:35 left; checkpoint-20")
+    assert line.startswith(
+        "step 30 of 100 (30%); loss 0.0333; eval loss 0.2500; 16.0 rows/s; 2,000 tokens/s; 0:35 left; checkp"
+    )
+
+
+def test_tokens_a_second_are_those_of_the_latest_steps(tmp_path):
+    progress(tmp_path, steps=9)
+    report = tmp_path / "phase1" / "progress.jsonl"
+    assert training(report)["tokens_per_second"] is None  # no loss was read yet
+    progress(tmp_path, steps=400, of=1000)
+    start = time.time()
+    with report.open("a") as stream:
+        for i in range(1, 61):
+            tokens = f', "tokens": {400_000 + i * 300}' if i % LOGGING == 0 else ""
+            stream.write(f'{{"step": {400 + i}, "max_steps": 1000, "time": {start + i * 0.5}{tokens}}}\n')
+    at = training(report)
+    assert at["steps_per_second"] == 2 and at["tokens_per_second"] == pytest.approx(600)
+    for tokens in ('"many"', "null", "NaN"):
+        report.write_text(f'{{"step": 1, "max_steps": 9, "time": 1, "tokens": {tokens}}}\n' * 2)
+        assert training(report)["tokens_per_second"] is None
+
+
+def test_a_phase_that_has_ended_still_tells_how_far_it_came(outputs):
+    folder = outputs({"phase1": entry(code=0)}, ["phase1"])
+    progress(folder, steps=100)
+    line = status.detail(look(folder)["steps"][0])
+    assert line == "step 100 of 100 (100%); loss 0.0100; eval loss 0.2500"
+
+
+def test_a_killed_step_tells_when_and_how_far_it_came(outputs):
+    folder = outputs({"phase1": entry(age=3600), "merge": entry(code=0, killed=[KILL, KILL])}, ["merge"])
+    progress(folder)
+    os.utime(folder / "phase1" / "progress.jsonl", (time.time() - 1200,) * 2)
+    killed, merge = look(folder)["steps"]
+    sign = stamp(1200)
+    seen = dict(*killed["killed"])
+    assert abs(journal.seconds(seen.pop("last_sign")) - journal.seconds(sign)) <= 2
+    assert seen == {"start": killed["start"], "pid": 2**22 + 7, "step": 30, "of": 100}
+    line = status.detail(killed)
+    assert killed["state"] == "interrupted" and "last sign of life " + sign[:15] in line and "step 30 of 100" in line
+    assert (
+        status.detail(merge) == f"killed before 2 times, last sign of life then {KILL['last_sign']}"
+        and merge["state"] == "done"
+    )
+    os.utime(folder / "phase1" / "progress.jsonl", (time.time() - 7200,) * 2)  # of the run before
+    assert look(folder)["steps"][0]["killed"][0]["last_sign"] == killed["start"]
+
+
+def test_killed_once_its_record_was_written_a_step_has_ended_well(outputs):
+    inputs = {"config": "1"}
+    folder = outputs({"merge": entry(age=3600, inputs=inputs)}, ["merge"])
+    for finished, found, state in ((stamp(3000), inputs, "done"), (stamp(4000), inputs, "interrupted"),
+                                   (stamp(3000), {"config": "2"}, "interrupted")):  # fmt: skip
+        runs.write_text(folder / "state" / "merge.json", json.dumps({"finished": finished, "inputs": found}))
+        assert states(folder) == {"merge": state}
 
 
 @pytest.mark.fault(number=51)
@@ -156,6 +214,7 @@ def test_torn_files_are_never_a_traceback(outputs, alive):
         odd = [b"[]", b"null", b'{"steps": {"phase1": []}}', b'{"steps": {"phase1": {"exit": "x", "pid": "y"}}}',
                b'{"steps": [1], "pid": -4, "since": 5, "command": [3]}', b'{"seconds": "long"}', b"\xff\xfe",
                b'{"steps": {"phase1": {"start": 3, "pid": 99999999999999999999, "command": ["x"]}}}',
+               b'{"steps": {"phase1": {"start": 3, "killed": [3, {}]}, "merge": {"killed": 5}}}',
                b'{"step": "1", "max_steps": 0}\n{"step": 1, "max_steps": 5, "time": NaN, "loss": "x"}\n5']  # fmt: skip
         for text in odd:
             path.write_bytes(text)

@@ -208,6 +208,8 @@ def run(task: Task, profile: str, verdicts: Verdicts) -> tuple[list[Check], list
             checks += recipe.result()
         except RuntimeError as error:
             checks.append(Check("schema", "", [f"{error}; run: uv sync"]))
+        except UserError as error:
+            checks.append(Check("schema", "", error.problems))
     if unreadable:
         checks.append(Check("recipe", "", unreadable))
     return [*checks, *bases, *data, test_set(task)], sample

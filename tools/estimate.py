@@ -11,7 +11,7 @@ Memory is predicted by a formula (docs/memory.md) that was not held against a GP
 import json
 import math
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -70,14 +70,15 @@ def memory_needs(task: Task, profile: str, machine: Machine) -> tuple[list[Need]
 
 
 def memory_table(memory: list[Need]) -> Table:
-    """Show a line a phase, its parts and whether it fits."""
+    """Show a column a phase, its parts and whether it fits: there are more parts than a terminal has columns for."""
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    names = list(dict.fromkeys(name for need in memory for name in need.parts))
-    for title in ("phase", *names, "together", ""):
-        grid.add_column(title, justify="left" if title in ("phase", "") else "right")
+    grid.add_column("phase", no_wrap=True)
     for need in memory:
-        values = [f"{need.parts[name] / GB:.1f}" if name in need.parts else "-" for name in names]
-        grid.add_row(need.phase, *values, f"{need.total / GB:.1f}", "too much" if need.advice else "fits")
+        grid.add_column(need.phase, justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for need in memory for name in need.parts):
+        grid.add_row(name, *(f"{need.parts[name] / GB:.1f}" if name in need.parts else "-" for need in memory))
+    grid.add_row("together", *(f"{need.total / GB:.1f}" for need in memory))
+    grid.add_row("", *("too much" if need.advice else "fits" for need in memory))
     return grid
 
 
@@ -146,7 +147,8 @@ def table(durations: list[Duration], machine: Machine) -> Table:
     """Show a line a phase, and their sum."""
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title in ("phase", "steps", "steps/s", "hours", "cost", "spot", "from"):
-        grid.add_column(title, justify="left" if title in ("phase", "from") else "right")
+        justify: Literal["left", "right"] = "left" if title in ("phase", "from") else "right"
+        grid.add_column(title, justify=justify, no_wrap=title != "from", overflow="fold")
 
     def money(seconds: Range, per_hour: float | None) -> str:
         return "-" if per_hour is None else span(cost(seconds, per_hour), 2, "$")

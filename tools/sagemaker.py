@@ -4,6 +4,7 @@
     uv run tools/sagemaker.py hawks              # submits the next phase that is not done
     uv run tools/sagemaker.py hawks --wait       # all phases, one after the other
     uv run tools/sagemaker.py hawks --fetch      # brings what is done into outputs/hawks/
+    AUTO_OOM=1 uv run tools/sagemaker.py hawks   # jobs that run out of memory go on with less
 
 Where (role, bucket, region, image) stands in .env; credentials are those of `aws configure` or your environment. A job
 is named by its recipe and data: what is done is not trained again, and what failed goes on from its last checkpoint.
@@ -235,7 +236,9 @@ def fetch_all(plan: Plan, aws: Aws, only: str | None) -> None:
                 bucket, _, key = job.artifact.removeprefix("s3://").partition("/")
                 with aws.explained(f"fetching {job.artifact}"), artifact.open("wb") as stream:
                     aws.s3.download_fileobj(bucket, key, stream)
-                show(f"{phase}: {relative(unpack(plan.task, phase, artifact))}, as job {job.name} left it")
+                show(
+                    f"{phase}: {relative(unpack(plan.task, phase, plan.profile, artifact))}, as job {job.name} left it"
+                )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #   /opt/ml/input/data/previous   model.tar.gz of the phase     -> outputs/<task>/<phase before>/
 #                                 that it goes on from
 #   /opt/ml/checkpoints           kept in S3 as training goes   <- outputs/<task>/
-#   /opt/ml/model                 becomes model.tar.gz          <- outputs.tar: the phase and its record
+#   /opt/ml/model                 becomes model.tar.gz          <- outputs.tar: the phase, its record, what saved memory
 #   /opt/ml/output/data           becomes output.tar.gz         <- logs, mlflow.db
 #   /opt/ml/output/failure        becomes the FailureReason     <- the error lines
 set -uo pipefail
@@ -38,7 +38,10 @@ train() {
   fi
 
   LOG_DIR=logs uv run --no-sync python tools/train.py "$task" "$phase" --profile "$profile"
-  tar --format=posix --exclude='checkpoint-*' -cf "$ml/model/outputs.tar" "$outputs/$phase" "$outputs/state/$phase.json"
+  results=("$outputs/$phase" "$outputs/state/$phase.json")
+  less=$outputs/$phase.$profile.oom.yml # what saved memory, with AUTO_OOM=1
+  [[ ! -f $less ]] || results+=("$less")
+  tar --format=posix --exclude='checkpoint-*' -cf "$ml/model/outputs.tar" "${results[@]}"
 }
 
 mkdir -p logs

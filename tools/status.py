@@ -67,18 +67,21 @@ def detail(step: dict[str, Any]) -> str:
         words += [f"{name} {at[key]:.4f}" for name, key in (("loss", "loss"), ("eval loss", "eval_loss")) if at[key]]
         if step["state"] == RUNNING:
             words += [f"{at['rows_per_second']:.1f} rows/s"] if at["rows_per_second"] else []
+            words += [f"{at['tokens_per_second']:,.0f} tokens/s"] if at["tokens_per_second"] else []
             words += [f"{span(at['seconds_left'])} left"] if at["seconds_left"] is not None else []
         if at["checkpoint"]:
             words += [f"{at['checkpoint']['name']}, {span(at['checkpoint']['age'])} old"]
     if step["state"] == RUNNING:
         words += [f"process {step['pid']}"]
-    elif step["state"] in (FAILED, INTERRUPTED):
-        how = step["signal"] or (
-            f"exit code {step['exit']}"
-            if step["exit"] is not None
-            else "no end was noted: killed, or the machine stopped"
-        )
+    if step["state"] in (FAILED, INTERRUPTED):
+        how = step["signal"] or f"exit code {step['exit']}"
+        if step["exit"] is None:
+            last = step["killed"][-1]["last_sign"]
+            how = f"killed, or the machine stopped: no end was noted, last sign of life {last}"
         words = [how, *words, *([f"log {step['log']}"] if step["log"] else [])]
+    elif step["killed"]:
+        count = "" if len(step["killed"]) == 1 else f" {len(step['killed'])} times"
+        words += [f"killed before{count}, last sign of life then {step['killed'][-1]['last_sign']}"]
     return "; ".join(words)
 
 

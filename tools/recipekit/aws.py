@@ -122,7 +122,8 @@ def failure_remedy(reason: str) -> str:
         return "no such machine is free now: wait, name another --machine, or say --no-spot"
     if "out of memory" in lower or "outofmemory" in lower:
         return (
-            "halve micro_batch_size and double gradient_accumulation_steps in the phase's YAML, or a larger --machine"
+            "AUTO_OOM=1 before the command lets the job go on with less memory; or halve micro_batch_size and double "
+            "gradient_accumulation_steps in the phase's YAML, or take a larger --machine"
         )
     if "accessdenied" in lower or "access denied" in lower or "not authorized" in lower or "permission" in lower:
         return TRUST

@@ -11,11 +11,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from os.path import commonprefix
 from typing import Any, NamedTuple, get_args, get_origin
 
+import psutil
+
 from recipekit import ROOT
+from recipekit.errors import UserError
+from recipekit.process import seconds_of
 
 # What the production YAMLs are written for, so that they are judged alike on every machine: an A100, the lesser of the
 # two cards (no fp8).
@@ -23,7 +28,7 @@ CAPABILITIES: dict[str, dict[str, Any]] = {
     "gpu": {"bf16": True, "fp8": False, "tf32": True, "n_gpu": 1, "compute_capability": "sm_80"},
     "cpu": {"bf16": False, "fp8": False, "tf32": False, "n_gpu": 1, "compute_capability": None},
 }
-TIMEOUT = 600  # seconds
+LIMIT, LIMIT_SECONDS = "CHECK_SCHEMA_SECONDS", 600  # environment variable, and what holds without it
 
 Key = tuple[str | int, ...]
 
@@ -46,26 +51,36 @@ def validate(jobs: list[tuple[dict[str, Any], str]]) -> list[list[Finding]]:
 
     Raises:
         RuntimeError: The worker died; the message holds the end of its output.
+        UserError: It took longer than CHECK_SCHEMA_SECONDS, and was ended.
     """
+    limit = seconds_of(LIMIT, LIMIT_SECONDS)
     # Some of Axolotl's validators read the base model's config; offline, the verdict does not depend on the network.
     env = {**os.environ, "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     with tempfile.TemporaryFile("w+") as noise:
-        run = subprocess.run(
-            [sys.executable, "-m", "recipekit.axolotl_schema"],
-            input=json.dumps(jobs, default=str),
-            stdout=subprocess.PIPE,
-            stderr=noise,
-            text=True,
-            env=env,
-            cwd=ROOT,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        command = [sys.executable, "-m", "recipekit.axolotl_schema"]
+        pipe = subprocess.PIPE
+        worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=noise, text=True, env=env, cwd=ROOT)
+        with worker:
+            try:
+                answer, _ = worker.communicate(json.dumps(jobs, default=str), limit or None)
+            except subprocess.TimeoutExpired:
+                _end(worker)
+                raise UserError(
+                    f"Axolotl's schema was not loaded within {limit:g} s; run it again when the machine is less busy, "
+                    f"or raise the limit: {LIMIT}={limit * 3:g} before the command (seconds; 0: no limit)"
+                ) from None
         noise.seek(0)
         output = noise.read().strip()
-    if run.returncode:
+    if worker.returncode:
         raise RuntimeError(f"Axolotl's schema could not be loaded: {output[-2000:]}")
-    return [[Finding(tuple(key), message) for key, message in findings] for findings in json.loads(run.stdout)]
+    return [[Finding(tuple(key), message) for key, message in findings] for findings in json.loads(answer)]
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """End a worker and the children that it forked."""
+    for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def unknown_keys(model: Any, data: dict[str, Any], key: Key = ()) -> Iterator[Finding]:

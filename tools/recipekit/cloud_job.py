@@ -1,5 +1,6 @@
 """A phase as a SageMaker training job: its definition, exactly as it is sent."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from recipekit import yamlfile
 from recipekit.cloud_files import Upload, bytes_upload, code_archive, file_upload, manifest
 from recipekit.errors import UserError
 from recipekit.hub import TOKEN_NAMES, setting
 from recipekit.prices import Machine
-from recipekit.resolve import data_files, resolve
+from recipekit.resolve import data_files, memory_overlay, resolve
 from recipekit.runs import digest, relative
 from recipekit.task import Task
 from strip_lock import strip
@@ -137,7 +139,7 @@ def make_job(
     Raises:
         UserError: A data file is missing, or a base model that is not in the repository is to be trained.
     """
-    config = resolve(task, phase, profile)
+    config = as_written(task, phase, profile)
     data = [file_upload(path, settings.prefix) for path in _checked_files(task, phase, config)]
     listed = manifest(data, settings.bucket, settings.prefix)
     code = bytes_upload(code_archive(task, config), "code.tar.gz", settings.prefix)
@@ -153,6 +155,14 @@ def make_job(
     if before:
         definition["InputDataConfig"].append(_channel("previous", before.artifact, "S3Prefix"))
     return Job(phase, definition, [*data, listed, code, resolved], identity)
+
+
+def as_written(task: Task, phase: str, profile: str) -> dict[str, Any]:
+    """Resolve a phase without what saved memory here, or in the job whose result is here: a job finds it by itself."""
+    config, overlay = resolve(task, phase, profile), memory_overlay(task, phase, profile)
+    if overlay.exists():
+        config |= yamlfile.load(overlay)[0]["made_for"]
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def _checked_files(task: Task, phase: str, config: dict[str, Any]) -> list[Path]:
@@ -215,12 +225,17 @@ def _definition(
         "ResourceConfig": {"InstanceType": machine.name, "InstanceCount": 1, "VolumeSizeInGB": DISK_GB},
         "StoppingCondition": {"MaxRuntimeInSeconds": seconds, **waiting},
         "EnableManagedSpotTraining": spot,
-        "Environment": {"HF_SECRET_ARN": settings.hf_secret} if settings.hf_secret else {},
+        "Environment": _environment(settings),
         "Tags": [
             {"Key": key, "Value": value}
             for key, value in {"project": "japanese-finetune-recipes", "task": task.name, "phase": phase}.items()
         ],
     }
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    secret = {"HF_SECRET_ARN": settings.hf_secret} if settings.hf_secret else {}
+    return secret | ({"AUTO_OOM": "1"} if os.environ.get("AUTO_OOM") == "1" else {})
 
 
 def _channel(name: str, uri: str, kind: str) -> dict[str, Any]:

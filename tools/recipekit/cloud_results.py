@@ -1,4 +1,4 @@
-"""What a SageMaker job leaves, brought home: the phase's folder and the record that it is done."""
+"""What a SageMaker job leaves, brought home: the phase's folder, the record that it is done, and what saved memory."""
 
 import os
 import shutil
@@ -8,16 +8,20 @@ from decimal import Decimal
 from pathlib import Path
 
 from recipekit.errors import UserError
+from recipekit.resolve import memory_overlay
 from recipekit.runs import digest, read_record, replace_folder
 from recipekit.task import Task
 
 
-def unpack(task: Task, phase: str, artifact: Path) -> Path:
+def unpack(task: Task, phase: str, profile: str, artifact: Path) -> Path:
     """Put the result of a job where training here would have put it; what stood there is replaced once all is well.
+
+    That goes for what saves memory, too: with the overlay that the job had, or none, the phase counts as done here.
 
     Args:
         task: The task.
         phase: The phase that the job trained.
+        profile: The one that it trained it on.
         artifact: The job's model.tar.gz.
 
     Returns:
@@ -46,6 +50,10 @@ def unpack(task: Task, phase: str, artifact: Path) -> Path:
                 f"{', '.join(wrong)} is not what its record says" if wrong else "it has no record of a finished phase"
             )
             raise UserError(f"{phase}: the job's result is not whole: {what}; run the job again")
+        overlay = memory_overlay(task, phase, profile)
+        overlay.unlink(missing_ok=True)
+        if (less := outputs / overlay.name).is_file():
+            less.replace(overlay)
         replace_folder(outputs / phase, task.outputs / phase)
         (task.outputs / "state").mkdir(exist_ok=True)
         shutil.move(outputs / "state" / f"{phase}.json", task.outputs / "state" / f"{phase}.json")

@@ -10,9 +10,11 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from recipekit.own_secrets import scrub, without_secrets
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FULL_DISK = re.compile("No space left on device|Disk quota exceeded|File too large|Read-only file system")
 MEND_DISK = "make room there, or see to its rights, and run the same command again; it goes on where it stopped"
+CLEAN_SECONDS = 1
 STOPPED = (129, 130, 143)  # exit codes after SIGHUP, SIGINT and SIGTERM
 console = Console(stderr=True, highlight=False)
 _log: Console | None = None
@@ -48,7 +51,7 @@ class _LogFile(io.FileIO):
 def main(*commands: Callable[..., None], **settings: Any) -> None:
     """Run a function as the program, or one of several by name; a UserError becomes lines on stderr and exit code 2.
 
-    What libraries wrote into the log loses this machine's tokens and passwords at the end.
+    What libraries wrote into the log loses this machine's tokens and passwords every second, and at the end.
 
     Args:
         commands: What to run; its parameters are the command line's.
@@ -71,7 +74,7 @@ def main(*commands: Callable[..., None], **settings: Any) -> None:
     sys.exit(code)
 
 
-def _try(last: Callable[[], None], trouble: str) -> None:
+def _try(last: Callable[[], object], trouble: str) -> None:
     try:
         last()
     except (UserError, OSError) as error:
@@ -150,6 +153,17 @@ def log_to(step: str, outputs: Path | None = None) -> None:
     console.file = screen
     console._force_terminal = screen.isatty()
     _log = Console(file=sys.stderr, force_terminal=False, width=140, highlight=False)
+    threading.Thread(target=_keep_clean, args=(path,), daemon=True).start()
+
+
+def _keep_clean(log: Path) -> None:
+    """Free a log of secrets as it grows: who is killed does it at no end."""
+    clean, size = 0, -1
+    while True:
+        with suppress(OSError):
+            if (now := log.stat().st_size) != size:
+                clean, size = scrub(log, clean), now
+        time.sleep(CLEAN_SECONDS)
 
 
 def show(renderable: RenderableType, style: str | None = None, *, log: bool = True) -> None:

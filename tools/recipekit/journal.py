@@ -1,23 +1,22 @@
 """The journal of a run, outputs/<task>/run.json: what each step was last started with, and how that ended.
 
 A step names itself with console.log_to, is noted as started once Step.done finds work to do, and as ended by
-console.main. So a step that is up to date leaves no mark, and one that was killed has a start and no end. The journal
-decides nothing: what may be skipped stands in state/<step>.json alone.
+console.main. So a step that is up to date leaves no mark, and one that was killed has a start and no end, which is
+noted when it starts again. The journal decides nothing: what may be skipped stands in state/<step>.json alone.
 """
 
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,18 @@ import psutil
 
 from recipekit import ROOT
 from recipekit.errors import UserError
+from recipekit.how_far import training
+from recipekit.own_secrets import scrub
+from recipekit.provenance import git_state, versions
 from recipekit.runs import digest, read_record, relative, write_text
 
 FILE = "run.json"
+FORM = "%Y-%m-%dT%H:%M:%S%z"  # of times
 RUN = "RECIPEKIT_RUN"  # environment variable: process id of the train_all.sh that a step belongs to
 DRY_RUN = "RECIPEKIT_DRY_RUN"  # environment variable: a folder; steps say what they would do, and do nothing
 GRACE = 20  # seconds that a step gets to end after its train_all.sh
 KEPT_LOGS = 20  # folders
-PACKAGES = ("axolotl", "torch", "transformers", "peft", "deepspeed")
+KEPT_KILLS = 10
 _step: "StepRun | None" = None
 
 
@@ -54,9 +57,12 @@ class StepRun:
         self.entry: dict[str, Any] = {}
         self._log = log
         self._start, self._clock = now(), time.monotonic()
+        before = read(outputs).get(name, {})
+        self._killed = [] if before.get("exit") == 0 else kills(outputs, name, before)
+        self._lost = before if self._killed and "end" not in before else {}
 
     def begin(self, inputs: Mapping[str, str]) -> None:
-        """Note that the step has started; one that already runs in another process keeps its entry."""
+        """Note that the step has started, and how it was killed before; where it runs elsewhere, its entry stays."""
         entry = {
             "start": self._start,
             "pid": os.getpid(),
@@ -65,9 +71,24 @@ class StepRun:
             "versions": versions(),
             "git": git_state(),
             "inputs": dict(inputs),
+            **({"killed": self._killed[-KEPT_KILLS:]} if self._killed else {}),
         }
         if self._write(entry):
             self.entry = entry
+            self._see_to_kill()
+
+    def _see_to_kill(self) -> None:
+        """Tell of a run that was killed, and free its log of what it could not at its end."""
+        from recipekit.console import show  # which is built on this module
+
+        if self._lost:
+            last = self._killed[-1]
+            far = f" at step {last['step']} of {last['of']}" if "step" in last else ""
+            since = f"process {last['pid']}, since {last['start']}, last sign of life {last['last_sign']}"
+            show(f"{self.name}: was killed{far}, or its machine stopped ({since}); it does not count", style="yellow")
+            with suppress(OSError):
+                scrub(ROOT / str(self._lost.get("log")))
+            self._lost = {}
 
     def note(self, **facts: Any) -> None:
         """Add facts to the entry."""
@@ -160,7 +181,14 @@ def end(code: int) -> None:
 
 def now() -> str:
     """Return the time, as records have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return time.strftime(FORM)
+
+
+def seconds(text: Any) -> float | None:
+    """Read a time, as records have it, as seconds since 1970; None: it is none."""
+    with suppress(TypeError, ValueError):
+        return datetime.strptime(text, FORM).timestamp()
+    return None
 
 
 def read(outputs: Path) -> dict[str, dict[str, Any]]:
@@ -182,6 +210,30 @@ def is_running(entry: Mapping[str, Any]) -> bool:
         return False
 
 
+def kills(outputs: Path, name: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List how a step was killed since it last ended well: start, pid, last sign of life and, of a phase, step and of.
+
+    Args:
+        outputs: The task's folder under outputs/.
+        name: The step.
+        entry: What its journal says; where that has no end and no process, the kill is the last of the list.
+    """
+    noted = entry.get("killed")
+    found = [one for one in noted if isinstance(one, dict) and "last_sign" in one] if isinstance(noted, list) else []
+    if not entry or "end" in entry or is_running(entry):
+        return found
+    start, report = entry.get("start"), outputs / name / "progress.jsonl"
+    signs = {}
+    for path in (report, ROOT / str(entry.get("log"))):
+        with suppress(OSError):
+            signs[path] = path.stat().st_mtime
+    signs = {path: sign for path, sign in signs.items() if sign >= (seconds(start) or 0)}
+    last = time.strftime(FORM, time.localtime(max(signs.values()))) if signs else start
+    reached = training(report) if report in signs else None
+    far = {key: reached[key] for key in ("step", "of")} if reached else {}
+    return [*found, {"start": start, "pid": entry.get("pid"), "last_sign": last, **far}]
+
+
 def signal_of(code: int) -> str | None:
     """Name the signal that an exit code tells of."""
     number = code - 128 if code > 128 else -code
@@ -199,33 +251,6 @@ def command(root: Path) -> list[str]:
     return words
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions that a result depends on most."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return the commit, and whether the work tree differs from it; None where there is no git or repository."""
-    git = shutil.which("git")
-    if not git:
-        return None
-    found = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
-        try:
-            run = subprocess.run([git, "--no-optional-locks", *arguments], cwd=ROOT, capture_output=True, text=True,
-                                 timeout=20, check=True)  # fmt: skip
-        except (OSError, subprocess.SubprocessError):
-            return None
-        found.append(run.stdout.strip())
-    return {"commit": found[0], "differs": bool(found[1])}
-
-
 def config_of(resolved: Path) -> dict[str, str]:
     """Name a resolved config and its content."""
     return {"path": relative(resolved), "sha256": digest(resolved)}
@@ -233,6 +258,8 @@ def config_of(resolved: Path) -> dict[str, str]:
 
 def prune_logs(root: Path, keep: int = KEPT_LOGS) -> list[Path]:
     """Remove old folders logs/<time>: all but the newest, and those that a task's journal or run refers to.
+
+    The logs that stay lose this machine's secrets, which those of a killed step may still hold.
 
     Args:
         root: The folder that logs/ and outputs/ stand in.
@@ -249,6 +276,9 @@ def prune_logs(root: Path, keep: int = KEPT_LOGS) -> list[Path]:
     old = [path for path in folders[:-keep] if path.name not in named and path.is_dir() and not path.is_symlink()]
     for path in old:
         shutil.rmtree(path, ignore_errors=True)
+    for log in (log for path in folders for log in path.glob("*.log")):
+        with suppress(OSError):
+            scrub(log)
     return old
 
 

@@ -32,11 +32,22 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def scrub(path: Path) -> None:
-    """Overwrite this machine's secrets in a log, in place: other processes may go on appending to it."""
-    content = path.read_bytes()
+def scrub(path: Path, start: int = 0) -> int:
+    """Overwrite this machine's secrets in a log, in place: other processes may go on appending to it.
+
+    Args:
+        path: The log.
+        start: Bytes at its beginning that are free of them.
+
+    Returns:
+        Bytes that are free of them now; the last ones may be the beginning of one.
+    """
+    secrets = [secret.encode() for secret in own_secrets()]
     with path.open("r+b") as stream:
-        for secret in own_secrets():
-            for match in re.finditer(re.escape(secret.encode()), content):
-                stream.seek(match.start())
+        stream.seek(start)
+        content = stream.read()
+        for secret in secrets:
+            for match in re.finditer(re.escape(secret), content):
+                stream.seek(start + match.start())
                 stream.write(b"*" * len(match[0]))
+    return start + max(len(content) - max(map(len, secrets), default=1) + 1, 0)

@@ -114,13 +114,22 @@ def stall_seconds() -> float:
     Raises:
         UserError: It is no number, or below 0.
     """
-    text = os.environ.get(STALL) or str(STALL_SECONDS)
+    return seconds_of(STALL, STALL_SECONDS)
+
+
+def seconds_of(name: str, default: int) -> float:
+    """Read a time limit from an environment variable; 0: none.
+
+    Raises:
+        UserError: It is no number, or below 0.
+    """
+    text = os.environ.get(name) or str(default)
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UserError(f"{STALL}: found {text!r}, expected seconds, such as {STALL_SECONDS}, or 0 for no limit")
+        raise UserError(f"{name}: found {text!r}, expected seconds, such as {default}, or 0 for no limit")
     return seconds
 
 

@@ -17,8 +17,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from recipekit import cpu_batches, resuming, tracking, trained_tokens
 from recipekit.adapters import lora_alone, tensors_digest
+from recipekit.own_secrets import scrub
 from recipekit.process import PARENT
 from recipekit.runs import write_text
+from recipekit.seen_tokens import SeenTokens
 
 
 class RunPlugin(BasePlugin):
@@ -58,8 +60,9 @@ class RunPlugin(BasePlugin):
             cpu_batches.install(model, cfg.sequence_len)
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """See that conversations are trained as they are served, token by token."""
+        """See that conversations are trained as they are served, token by token, and count what is trained on."""
         trained_tokens.check(cfg, trainer)
+        self.reporter.seen.watch(trainer)
         if not self.start:  # of preferences, the trainer makes the adapter
             self._digest(trainer.model)
 
@@ -88,6 +91,7 @@ class RunReporter(TrainerCallback):
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
+        self.seen = SeenTokens()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +101,7 @@ class RunReporter(TrainerCallback):
             write_text(Path(str(args.output_dir)) / "progress.jsonl", "")
             rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-            self._report(args, state, rows_per_step=rows, device=device)
+            self._report(args, state, rows_per_step=rows, device=device, tokens=0)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -121,9 +125,9 @@ class RunReporter(TrainerCallback):
         self._report(args, state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report the losses."""
-        logs = kwargs.get("logs") or {}
-        self._report(args, state, **{key: logs[key] for key in ("loss", "eval_loss") if key in logs})
+        """Report the losses, and the tokens since the start: where losses are read, the GPU is waited for anyway."""
+        logs, tokens = kwargs.get("logs") or {}, self.seen.total(args.device)
+        self._report(args, state, tokens=tokens, **{key: logs[key] for key in ("loss", "eval_loss") if key in logs})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note a checkpoint's files: without a true note it is torn."""
@@ -190,4 +194,6 @@ def _end_with(parent: int) -> None:
             time.sleep(1)
     except psutil.NoSuchProcess:
         pass
+    with suppress(OSError):  # what train.py does at its end
+        scrub(Path("/proc/self/fd/1").readlink())
     os._exit(1)
