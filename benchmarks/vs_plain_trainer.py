@@ -181,7 +181,10 @@ class Ground:
         with log.open("w") as stream, progress(f"{way:<14}", self.steps) as advance:
             began, clock = time.time(), time.perf_counter()
             with subprocess.Popen(command, cwd=self.root, env=env, stdout=stream, stderr=stream) as process:
-                code = watch(process, lambda: len(step_ends(report, began)), advance)
+                try:
+                    code = watch(process, lambda: len(step_ends(report, began)), advance)
+                finally:
+                    process.kill()  # does nothing where it has ended
             wall = time.perf_counter() - clock
         steps = [int(path.name.partition("-")[2]) for path in output.glob("checkpoint-*")]
         found = Run(wall, step_ends(report, began), dict.fromkeys(sorted(steps), math.nan))
@@ -286,7 +289,7 @@ def install_factory(env: Path) -> str | None:
     ):
         done = subprocess.run([uv, *command], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            return " ".join(done.stderr.split())[-300:]
+            return " ".join(done.stderr.split())[-300:] or f"uv ended with {done.returncode}"
     return None
 
 
