@@ -1,4 +1,4 @@
-"""How fast a 7B learns on this GPU: the hawks recipe, an unpacked and padded one, and the recipe with one thing changed.
+"""How fast a 7B learns on this GPU: the hawks recipe, a padded one, and the recipe with one thing changed.
 
     uv run benchmarks/gpu_lora.py --minutes 8 --output outputs/gpu
     uv run benchmarks/gpu_lora.py --tiny --minutes 5 --output outputs/gpu      # a model of two layers, on CPUs

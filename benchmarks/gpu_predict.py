@@ -27,6 +27,7 @@ from recipekit.runs import write_text
 
 MEDIAN, SPREAD, LONGEST = 700, 0.6, 3500  # tokens of a prompt: log-normal, cut
 SHORT, LONG, CRIMES = 30, (80, 400), 0.17  # tokens of an answer without persons, of one with them, and their share
+BLOCKS = 400  # of 256 tokens each: 13 GB of a 7B's cache, room for a hundred prompts
 TITLES = ("way", "attention", "articles/s", "tokens/s", "times", "same answers", "peak GB")
 EMPTY = "not run on a GPU"
 Prompts, Answers = list[list[int]], list[list[int]]
@@ -66,12 +67,19 @@ def batches(model: Any, prompts: Prompts, lengths: list[int], batch_size: int) -
 
 
 def continuous(model: Any, prompts: Prompts, lengths: list[int], batch_size: int) -> Answers:
-    """Decode with transformers' continuous batching: a prompt joins as soon as an answer has ended."""
-    from transformers import GenerationConfig
+    """Decode with transformers' continuous batching: a prompt joins as soon as an answer has ended.
 
-    greedy = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=max(lengths))
+    The manager, with its cache, is kept for the next call, as a server would keep it.
+    """
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    greedy = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=max(LONG))
+    # Left to itself the cache takes 90% of the memory, of a CPU's, too.
+    cache = ContinuousBatchingConfig(num_blocks=BLOCKS, max_batch_tokens=LONGEST + max(LONG))
     found: dict[str, list[int]] = {}
-    with model.continuous_batching_context_manager(generation_config=greedy, warmup=False) as manager:
+    with model.continuous_batching_context_manager(
+        greedy, continuous_batching_config=cache, persistent_manager=True, warmup=model.device.type == "cuda"
+    ) as manager:
         names = [manager.add_request(p, max_new_tokens=n) for p, n in zip(prompts, lengths, strict=True)]
         while len(found) < len(names):
             one = manager.get_result(timeout=1)
@@ -79,7 +87,7 @@ def continuous(model: Any, prompts: Prompts, lengths: list[int], batch_size: int
                 raise RuntimeError(one.error)
             if one is not None and one.is_finished():
                 found[one.request_id] = list(one.generated_tokens)
-            elif not manager.is_running():
+            elif one is None and not manager.is_running():
                 raise RuntimeError("continuous batching ended early")
     return [found[name] for name in names]
 
@@ -116,13 +124,14 @@ def measure(way: str, base: Path, articles: int, batch_size: int, tiny: bool) ->
         return measure_vllm(base, prompts, lengths)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if tiny else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa", sliding_window=None)
+    attention = "flash_attention_2" if find_spec("flash_attn") else "sdpa"
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention, sliding_window=None)
     model = model.to(device).eval()
     WAYS[way](model, prompts[:4], [4] * 4, batch_size)
     started = time.perf_counter()
     answers = WAYS[way](model, prompts, lengths, batch_size)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "answers": answers, "attention": "sdpa"} | gpu_probe.memory()
+    return {"seconds": seconds, "answers": answers, "attention": attention} | gpu_probe.memory()
 
 
 def measure_vllm(base: Path, prompts: Prompts, lengths: list[int]) -> dict[str, Any]:
@@ -195,25 +204,22 @@ def benchmark(
     results: dict[str, dict[str, Any]] = {}
     reference = None
     for number, name in enumerate([*WAYS, VLLM]):
-        if name == VLLM and not find_spec("vllm"):
-            results[name] = {"status": "vLLM is not installed"}
-            continue
-        result = work / f"predict-{number}.json"
+        result, log = work / f"predict-{number}.json", work / f"predict-{number}.log"
         result.unlink(missing_ok=True)
         command = [__file__, "--way", name, "--output", str(result), *options, *(["--tiny"] if tiny else [])]
-        log = work / f"predict-{number}.log"
-        found = gpu.read_result(result, *gpu.child(command, work, log, max(end - time.monotonic(), 0)))
+        if name == VLLM and not find_spec("vllm"):
+            found: dict[str, Any] = {"status": "vllm is not installed"}
+        else:
+            found = gpu.read_result(result, *gpu.child(command, work, log, max(end - time.monotonic(), 0)))
         if found["status"] == "ok":
             answers = found["answers"]
             found = figures(found, reference)
             reference = reference or answers
         results[name] = found
-        write_text(
-            output / "gpu_predict.json",
-            json.dumps({"machine": gpu.machine(sys.argv), "ways": results}, indent=2, ensure_ascii=False) + "\n",
-        )
+        record = {"machine": gpu.machine(sys.argv), "ways": results}
+        write_text(output / "gpu_predict.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         write_text(output / "gpu_predict.md", table(results, articles))
-        rate = f"{found['articles_per_second']:.2f} articles/s" if "same" in found else found["status"]
+        rate = f"{found['articles_per_second']:.2f} articles/s" if found["status"] == "ok" else found["status"]
         show(f"{name}: {rate} {found.get('error', '')}")
     show(f"{output / 'gpu_predict.md'}")
 
