@@ -30,7 +30,8 @@ SHORT, LONG, CRIMES = 30, (80, 400), 0.17  # tokens of an answer without persons
 BLOCKS = 400  # of 256 tokens each: 13 GB of a 7B's cache, room for a hundred prompts
 TITLES = ("way", "attention", "articles/s", "tokens/s", "times", "same answers", "peak GB")
 EMPTY = "not run on a GPU"
-Prompts, Answers = list[list[int]], list[list[int]]
+Prompts = list[list[int]]
+Answers = list[list[int]]
 
 
 def one_by_one(model: Any, prompts: Prompts, lengths: list[int], batch_size: int) -> Answers:
