@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recipekit import ROOT, yamlfile
+from recipekit import ROOT, oom, yamlfile
 from recipekit.architecture import Architecture
 from recipekit.console import main
 from recipekit.errors import UserError
@@ -118,7 +118,7 @@ def machine(arguments: list[str]) -> dict[str, Any]:
     }
 
 
-def child(command: list[str], folder: Path, log: Path, seconds: float) -> tuple[int | None, str]:
+def child(command: list[str], folder: Path, log: Path, seconds: float, **more: str) -> tuple[int | None, str]:
     """Run a program in a process group of its own; returns its exit code, None where time ran out, and what it wrote.
 
     Args:
@@ -126,10 +126,11 @@ def child(command: list[str], folder: Path, log: Path, seconds: float) -> tuple[
         folder: Where it runs.
         log: The file that its output goes to.
         seconds: How long it may take.
+        more: Variables of its environment.
     """
     paths = [str(ROOT / "tools"), str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = os.environ | {
-        "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+    env = {
+        **os.environ, **more, "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": os.pathsep.join(paths),
     }  # fmt: skip
     with log.open("wb") as stream:
@@ -154,7 +155,7 @@ def read_result(path: Path, code: int | None, text: str) -> dict[str, Any]:
         return {"status": "ok", **json.loads(path.read_text(encoding="utf-8"))}
     if code is None:
         return {"status": "out of time"}
-    if "OutOfMemoryError" in text or "CUDA out of memory" in text:
+    if oom.GPU.search(text):
         return {"status": "out of memory"}
     return {"status": "failed", "error": f"exit code {code}: {last_error(text)}"}
 

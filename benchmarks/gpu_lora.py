@@ -9,7 +9,6 @@ gpu_lora.json and gpu_lora.md, the table for docs/gpu.md, are written; cases tha
 """
 
 import json
-import os
 import random
 import sys
 import time
@@ -136,9 +135,10 @@ def run(case: Case, work: Path, tiny: bool, seconds: float, warmup: int, limit: 
     folder.mkdir(parents=True, exist_ok=True)
     path, result = folder / "config.yml", folder / "result.json"
     write_text(path, yaml.safe_dump(config(case, work, tiny), sort_keys=False))
-    os.environ |= {"PROBE_WARMUP": str(warmup), "PROBE_SECONDS": str(seconds), "PROBE_RESULT": str(result)}
+    result.unlink(missing_ok=True)
+    probe = {"PROBE_WARMUP": str(warmup), "PROBE_SECONDS": str(seconds), "PROBE_RESULT": str(result)}
     command = ["-c", START, "train", str(path), "--launcher", "python"]
-    return gpu.read_result(result, *gpu.child(command, work, folder / "log.txt", limit))
+    return gpu.read_result(result, *gpu.child(command, work, folder / "log.txt", limit, **probe))
 
 
 def figures(found: dict[str, Any], model: Architecture) -> dict[str, Any]:

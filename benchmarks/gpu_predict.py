@@ -127,7 +127,7 @@ def measure(way: str, base: Path, articles: int, batch_size: int, tiny: bool) ->
     dtype = torch.float32 if tiny else torch.bfloat16
     attention = "flash_attention_2" if find_spec("flash_attn") else "sdpa"
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention, sliding_window=None)
-    model = model.to(device).eval()
+    model.to(device).eval()  # type: ignore[arg-type]
     WAYS[way](model, prompts[:4], [4] * 4, batch_size)
     started = time.perf_counter()
     answers = WAYS[way](model, prompts, lengths, batch_size)

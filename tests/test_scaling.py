@@ -21,7 +21,8 @@ LOSS, WEIGHT = 1e-5, 1e-4  # greatest differences that other sums in float32 may
 def write_config(folder: Path, output: str, **extra: object) -> Path:
     """Write the config of a run in float32, so that a difference is more than rounding."""
     config = {
-        "base_model": str(folder / "base"), "plugins": ["seed_plugin.Seeded", "zero2_plugin.DeepSpeedOnCpu"], "bf16": False, "tf32": False,
+        "base_model": str(folder / "base"), "plugins": ["seed_plugin.Seeded", "zero2_plugin.DeepSpeedOnCpu"],
+        "bf16": False, "tf32": False,
         "deepspeed": str(CONFIGS / "zero2.json"),
         "datasets": [{"path": str(folder / "rows.jsonl"), "type": "input_output", "ds_type": "json"}],
         "dataset_prepared_path": str(folder / "prepared" / output), "sequence_len": 64, "attn_implementation": "sdpa",
