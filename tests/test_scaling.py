@@ -12,10 +12,19 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from test_zero2 import CONFIGS, make_base, make_data, partition
+from test_zero2 import CONFIGS, make_base, partition
 
 STEPS, ROWS_A_STEP = 6, 8
 LOSS, WEIGHT = 1e-5, 1e-4  # greatest differences that other sums in float32 may make, of a loss and of a weight
+
+
+def make_data(path: Path) -> None:
+    """Write rows with three trained tokens each: every rank's mean counts alike, whatever it trains (Axolotl's way)."""
+    rows = [
+        {"segments": [{"label": False, "text": f"<s>{i} + {i} = "}, {"label": True, "text": f"{i + i}</s>"}]}
+        for i in range(10, 50)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_config(folder: Path, output: str, **extra: object) -> Path:
@@ -29,6 +38,7 @@ def write_config(folder: Path, output: str, **extra: object) -> Path:
         "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_target_linear": True,
         "lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False, "lora_embedding_kernel": False,
         "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "optimizer": "adamw_torch", "learning_rate": 0.01,
+        "adam_epsilon": 1e-3, # with 1e-8 a gradient that is nearly zero moves a weight by its sign: by what was rounded
         "lr_scheduler": "cosine", "num_epochs": 2, "max_steps": STEPS, "save_steps": STEPS, "logging_steps": 1,
         "val_set_size": 0, "seed": 42, "output_dir": str(folder / output), **extra,
     }  # fmt: skip
