@@ -121,7 +121,7 @@ def partition(checkpoint: Path, rank: int) -> dict:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    (path,) = checkpoint.glob(f"global_step*/bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    (path,) = checkpoint.glob(f"global_step*/*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
     with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
         return torch.load(path, weights_only=True)
 
