@@ -76,7 +76,6 @@ def test_a_worker_that_dies_is_no_verdict(monkeypatch):
         axolotl_schema.validate([({}, "cpu")])
 
 
-@pytest.mark.trap(number=17)
 @pytest.mark.fault(number=55)
 def test_a_worker_that_takes_too_long_is_ended_and_named(monkeypatch):
     monkeypatch.setenv("CHECK_SCHEMA_SECONDS", "0.5")
@@ -96,6 +95,7 @@ def test_a_worker_is_ended_with_what_it_forked():
     assert worker.wait(10) == -9 and not psutil.wait_procs(forked, timeout=10)[1]
 
 
+@pytest.mark.trap(number=17)
 def test_the_schema_is_loaded_without_telemetry(monkeypatch, tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ntest "$AXOLOTL_DO_NOT_TRACK" = 1 && echo "[[]]"\n')

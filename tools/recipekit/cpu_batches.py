@@ -132,8 +132,9 @@ def attention(
     """
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    found = SharedBeginning.apply(query.to(value.dtype), key.to(value.dtype), value, layout, scaling)
-    return found.transpose(1, 2), None
+    # In float32 the kernels' backward pass is faster than in bfloat16: a sixth of a whole step.
+    found = SharedBeginning.apply(query.float(), key.float(), value.float(), layout, scaling)
+    return found.transpose(1, 2).to(value.dtype), None
 
 
 class SharedBeginning(torch.autograd.Function):
