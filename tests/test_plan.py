@@ -211,7 +211,8 @@ def test_force_makes_the_chosen_steps_forget_that_they_are_done(clone):
 
 def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(clone):
     def tree():
-        return {p: p.stat().st_mtime_ns for p in clone.root.rglob("*") if "__pycache__" not in p.parts}
+        paths = (path for path in clone.root.rglob("*") if "__pycache__" not in path.parts)
+        return {path: path.is_file() and path.stat().st_mtime_ns for path in paths}
 
     shutil.copytree(ROOT / "data" / "samples" / "hawks", clone.root / "data" / "samples" / "hawks", dirs_exist_ok=True)
     arguments, real = ["--only", "regenerate", "--only", "leaks"], {"REAL": "tools/"}
