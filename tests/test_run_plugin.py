@@ -2,6 +2,7 @@ import os
 import subprocess
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from recipekit.run_plugin import RunPlugin
 
 
 @pytest.mark.fault(number=54)
+@pytest.mark.fault(number=57)
 def test_a_training_whose_train_py_was_killed_frees_its_log_of_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", secret := CANARIES[0])
     gone = subprocess.Popen(["true"])
@@ -19,9 +21,13 @@ def test_a_training_whose_train_py_was_killed_frees_its_log_of_secrets(tmp_path,
     if (child := os.fork()) == 0:
         os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
         os.write(1, f"token {secret}\n".encode())
+        helper = subprocess.Popen(["sleep", "60"])
+        (tmp_path / "helper").write_text(str(helper.pid))
         run_plugin._end_with(gone.pid)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert log.read_text() == f"token {'*' * len(secret)}\n"
+    helper = int((tmp_path / "helper").read_text())
+    assert not psutil.pid_exists(helper) or psutil.Process(helper).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.trap(number=4)

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from datasets import Dataset, load_from_disk
 from safetensors.numpy import save_file
 
 from recipekit import ROOT, segments
@@ -143,6 +144,22 @@ def test_leftovers_of_other_inputs_are_removed_and_of_the_same_kept(mini: Path) 
         "phase1-old",
         "phase2-new",
     ]
+
+
+@pytest.mark.fault(number=57)
+def test_rows_that_a_killed_run_has_half_written_are_removed(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, config = load_task("mini", mini), CONFIG | {"dataset_prepared_path": "outputs/mini/prepared/phase2-new"}
+    folder = mini / "outputs" / "mini" / "prepared" / "phase2-new"
+    whole, torn = folder / "whole", folder / "torn"
+    Dataset.from_list([{"input_ids": [1, 2]}]).save_to_disk(whole)
+    shutil.copytree(whole, torn)
+    (torn / "dataset_info.json").write_text('{"builder')
+    shutil.copytree(whole, folder / "early", ignore=shutil.ignore_patterns("*.json"))
+    (folder / "datasets_prep.lock").touch()
+    prepare_output(task, "phase2", config, "one")
+    assert sorted(path.name for path in folder.iterdir()) == ["datasets_prep.lock", "whole"]
+    assert capsys.readouterr().err.count("not written to their end") == 2
+    assert load_from_disk(whole)[0] == {"input_ids": [1, 2]}
 
 
 @pytest.mark.fault(number=21)

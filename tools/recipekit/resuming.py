@@ -88,6 +88,10 @@ def prepare_output(task: Task, phase: str, config: dict[str, Any], inputs: str) 
     for prepared in (task.outputs / "prepared").glob(f"{phase}-*"):
         if prepared != task.root / config["dataset_prepared_path"]:
             shutil.rmtree(prepared)
+    for rows in (task.root / config["dataset_prepared_path"]).glob("*/"):
+        if not read_record(rows / "dataset_info.json"):  # what datasets writes last
+            show(f"{relative(rows)}: rows that were not written to their end; removing them")
+            shutil.rmtree(rows)
 
 
 def _empty(folder: Path) -> None:

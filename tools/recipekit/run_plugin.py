@@ -198,4 +198,7 @@ def _end_with(parent: int) -> None:
         pass
     with suppress(OSError):  # what train.py does at its end
         scrub(Path("/proc/self/fd/1").readlink())
+    for child in psutil.Process().children(recursive=True):  # such as datasets starts to save rows, and wait for ever
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     os._exit(1)
