@@ -60,7 +60,7 @@ AXOLOTL = (
 
 
 def make(folder: Path, layers: int) -> tuple[Path, Path]:
-    """Write a random base in several files, and an adapter of it that changes weights by about a hundredth."""
+    """Write a random base in several files, and an adapter of it that changes weights by about a twentieth."""
     base, adapter = folder / "base", folder / "adapter"
     torch.manual_seed(0)
     vocabulary = {token: place for place, token in enumerate(["<pad>", "<s>", "</s>", "<unk>"])}
@@ -70,7 +70,7 @@ def make(folder: Path, layers: int) -> tuple[Path, Path]:
     tuned = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=1e-3)
+            torch.nn.init.normal_(weight, std=1e-2)
     tuned.save_pretrained(str(adapter))
     from tokenizers import Tokenizer, models
 
