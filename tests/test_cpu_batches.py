@@ -94,6 +94,14 @@ def test_of_a_batch_no_token_is_computed_twice_and_logits_only_where_they_are_tr
     assert seen == {"body": 4 + 5 + 3 + 4, "head": 3 + 1 + 3}
 
 
+def test_a_batch_of_equal_rows_with_nothing_trained_has_no_loss():
+    found = model()
+    cpu_batches.install(found, 16)
+    loss = found(**batch([(PROMPT, 5), (PROMPT, 5)]), num_items_in_batch=torch.tensor(7)).loss
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_padding_at_the_left_is_no_different():
     found = model()
     cpu_batches.install(found, 16)

@@ -113,10 +113,10 @@ def combine(source: Path, adapter: Path, target: Path, proof: Proof, dtype: str)
     from peft import PeftModel
 
     found = merging.updates(source, adapter)
-    model = proof.load(source, whole=found is None)
+    model = proof.load(source, float32=found is None)
     base = proof.logits(model)
     if not (adapter / "adapter_config.json").exists():
-        source, model = adapter, proof.load(adapter, whole=found is None)
+        source, model = adapter, proof.load(adapter, float32=found is None)
     else:
         model = PeftModel.from_pretrained(model, str(adapter))
     tuned = proof.logits(model)
@@ -143,7 +143,7 @@ def write_merged(source: Path, adapter: Path, target: Path, proof: Proof, dtype:
         adapter: The adapter's folder, or that of a model whose every weight was trained.
         target: Folder to write.
         proof: What to prove it on.
-        dtype: What the weights are stored in; None: as in the base.
+        dtype: What the weights are stored in; None: as the base's config says.
 
     Returns:
         Facts for the step's record.
@@ -165,7 +165,7 @@ def write_merged(source: Path, adapter: Path, target: Path, proof: Proof, dtype:
                 shutil.copy2(file, target)
         keep_marks(target)
         advance()
-        facts = prove(base, tuned, proof.logits(proof.load(target, whole=False)), dtype)
+        facts = prove(base, tuned, proof.logits(proof.load(target, float32=False)), dtype)
         advance()
     return {"dtype": dtype, **facts}
 

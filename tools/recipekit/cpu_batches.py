@@ -2,7 +2,8 @@
 
 A batch of rows becomes one sequence: the tokens that all rows begin with (the prompt), then the rest of each row. A
 rest attends to the beginning and to itself. Loss and gradients are those of the padded batch, but for rounding, with
-half the tokens where a prompt is long. On GPUs, packing with flash attention and Liger's loss do the like.
+half the tokens where a prompt is long; dropout is drawn once for what is read once. On GPUs, packing with flash
+attention and Liger's loss do the like.
 """
 
 from typing import Any, NamedTuple
@@ -35,7 +36,9 @@ def install(model: torch.nn.Module, longest: int) -> None:
         longest: Tokens of the longest row.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    if isinstance(base, PreTrainedModel) and base.can_generate() and is_plain(base.config, longest):
+    if not isinstance(base, PreTrainedModel) or not base.can_generate() or base.device.type != "cpu":
+        return
+    if is_plain(base.config, longest):
         AttentionInterface.register(NAME, attention)
         ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
         base.set_attn_implementation(NAME)
@@ -46,8 +49,8 @@ def is_plain(config: PreTrainedConfig, longest: int) -> bool:
     """Tell whether each token attends to all before it, by PyTorch's own function and without dropout."""
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) or longest
-    dropout = getattr(config, "attention_dropout", 0.0)
-    return config._attn_implementation == "sdpa" and layers == {"full_attention"} and window >= longest and not dropout
+    others = any(getattr(config, name, None) for name in ("attention_dropout", "v_head_dim", "is_encoder_decoder"))
+    return config._attn_implementation == "sdpa" and layers == {"full_attention"} and window >= longest and not others
 
 
 def flatten(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -93,7 +96,7 @@ def flatten(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 
 
 def beginning(ids: torch.Tensor, mask: torch.Tensor, following: torch.Tensor) -> int:
-    """Count the tokens that all rows begin with and after which none is trained yet; never the last of all.
+    """Count the tokens that all rows begin with and after which none is trained yet; a row keeps one of its own.
 
     Args:
         ids: Shape [rows, tokens].
@@ -101,8 +104,8 @@ def beginning(ids: torch.Tensor, mask: torch.Tensor, following: torch.Tensor) ->
         following: The label of the token after each, or -100, of that shape.
     """
     same = (ids == ids[0]).all(0) & mask.all(0) & (following == IGNORED).all(0)
-    same[-1] = False
-    return int(same.long().cumprod(0).sum()) if len(ids) > 1 else 0
+    alike = min(int(same.long().cumprod(0).sum()), int(mask.sum(1).min()) - 1)  # something is left of each row
+    return max(alike, 0) if len(ids) > 1 else 0
 
 
 def attention(

@@ -1,10 +1,9 @@
-"""Merging an adapter into its base file by file, in the memory of one file, whatever the model's size."""
+"""Merging an adapter into its base file by file, in the memory of one file."""
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -15,13 +14,24 @@ LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # Settings of an adapter under which a weight is more than itself + scale * B A; PEFT knows what to do with them.
 OTHERS = (
     "use_dora",
+    "use_qalora",
+    "use_bdlora",
     "fan_in_fan_out",
     "lora_bias",
     "rank_pattern",
     "alpha_pattern",
     "modules_to_save",
     "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "velora_config",
+    "monteclora_config",
 )
+PLAIN_STARTS = (
+    True,
+    False,
+    "gaussian",
+)  # of init_lora_weights; PiSSA and its kin take from the base what they begin with
 
 
 class Update(NamedTuple):
@@ -37,14 +47,14 @@ class Update(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Return where each weight of a model lies, as its index says or in its one file; empty where there is neither."""
-    if (folder / INDEX).is_file():
-        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        return {name: folder / file for name, file in places.items()}
-    if not (folder / WEIGHTS).is_file():
+    """Return where each weight of a model lies, in its one file or, as transformers looks, else as its index says."""
+    if (folder / WEIGHTS).is_file():
+        with safe_open(folder / WEIGHTS, framework="pt") as stored:
+            return dict.fromkeys(stored.keys(), folder / WEIGHTS)
+    if not (folder / INDEX).is_file():
         return {}
-    with safe_open(folder / WEIGHTS, framework="pt") as stored:
-        return dict.fromkeys(stored.keys(), folder / WEIGHTS)
+    places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    return {name: folder / file for name, file in places.items()}
 
 
 def updates(source: Path, adapter: Path) -> dict[str, Update] | None:
@@ -61,7 +71,7 @@ def updates(source: Path, adapter: Path) -> dict[str, Update] | None:
     if not path.is_file():
         return {} if files(adapter) else None
     config = json.loads(path.read_text(encoding="utf-8"))
-    if any(config.get(name) for name in OTHERS):
+    if any(config.get(name) for name in OTHERS) or config.get("init_lora_weights", True) not in PLAIN_STARTS:
         return None
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
@@ -75,9 +85,7 @@ def updates(source: Path, adapter: Path) -> dict[str, Update] | None:
     return {name: Update(pair["A"], pair["B"], config["lora_alpha"] / rank) for name, pair in pairs.items()}
 
 
-def merge(
-    source: Path, found: dict[str, Update], target: Path, dtype: torch.dtype, advance: Callable[[], Any] = lambda: None
-) -> None:
+def merge(source: Path, found: dict[str, Update], target: Path, dtype: torch.dtype) -> None:
     """Write a base with what an adapter adds, in files of the base's names.
 
     Args:
@@ -85,7 +93,6 @@ def merge(
         found: Weight name -> update.
         target: Folder to write into.
         dtype: What floating-point weights are stored in; sums are made in float32.
-        advance: Called after each file.
     """
     places, total = files(source), 0
     for path in sorted(set(places.values())):
@@ -97,7 +104,6 @@ def merge(
                 tensors[name] = weight.to(dtype) if weight.is_floating_point() else weight
         save_file(tensors, target / path.name, metadata={"format": "pt"})
         total += sum(tensor.nbytes for tensor in tensors.values())
-        advance()
-    if (source / INDEX).is_file():
+    if set(places.values()) != {source / WEIGHTS}:
         index = {"metadata": {"total_size": total}, "weight_map": {name: path.name for name, path in places.items()}}
         (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -52,12 +52,12 @@ class Proof:
         ]
         return cls(tokens, fitted_heads(task, config))
 
-    def load(self, source: str | Path, whole: bool = True) -> Any:
-        """Load a model, in float32 or, where that would be more than is needed, as it is stored."""
+    def load(self, source: str | Path, float32: bool = True) -> Any:
+        """Load a model in float32 or, of language models, as it is stored: logits are summed in float32 either way."""
         import torch
 
         if self.spec is None:
-            return models.load_model(source, torch.float32 if whole else "auto")
+            return models.load_model(source, torch.float32 if float32 else "auto")
         return models.load_classifier(source, torch.float32, self.spec.num_labels)
 
     def logits(self, model: Any) -> Any:
