@@ -22,6 +22,7 @@ from peft import LoraConfig, get_peft_model
 from rich import box
 from rich.table import Table
 from safetensors import safe_open
+from tokenizers import Tokenizer, models
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from recipekit import ROOT, merging
@@ -72,8 +73,6 @@ def make(folder: Path, layers: int) -> tuple[Path, Path]:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1e-2)
     tuned.save_pretrained(str(adapter))
-    from tokenizers import Tokenizer, models
-
     tokens = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")),
         bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",

@@ -1,7 +1,6 @@
 """The sizes of a base model that memory depends on, from its config.json alone."""
 
 import json
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,6 @@ def architecture(values: dict[str, Any], config: dict[str, Any]) -> Architecture
         values: Its config.json.
         config: A phase's config: adapter, targets and rank; with `regression` it is a classifier.
     """
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # what torchao, imported on the way, makes it say
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 

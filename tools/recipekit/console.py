@@ -6,6 +6,7 @@ imported, so that warnings and config dumps of libraries, and of child processes
 
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -57,6 +58,7 @@ def main(*commands: Callable[..., None], **settings: Any) -> None:
         commands: What to run; its parameters are the command line's.
         settings: For typer's `command`.
     """
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # what importing torchao makes it say
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     for command in commands:
         app.command(**settings)(command)
