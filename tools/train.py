@@ -21,7 +21,7 @@ import typer
 
 from recipekit import journal, models, remedies, resuming, tracking, yamlfile
 from recipekit.adapters import adapter_digest
-from recipekit.console import log_to, main, show
+from recipekit.console import GC_THRESHOLD, log_to, main, show
 from recipekit.durations import rows_per_step
 from recipekit.errors import UserError
 from recipekit.hub import TOKEN_NAMES, setting
@@ -201,10 +201,10 @@ def gpu_count() -> int:
 
 
 def axolotl_command(resolved: Path, profile: str, processes: int) -> list[str]:
-    """Build the training command: one process on CPUs, as each import of Axolotl costs 15-20 s; accelerate on GPUs."""
+    """Build the training command: one process on CPUs, as each imports Axolotl anew; accelerate on GPUs."""
     launcher = ["python"] if profile == "cpu" else ["accelerate", "--", "--num_processes", str(processes)]
     # Not `-m axolotl.cli.main`: datasets saves rows in a spawned process, which would import the main module once more.
-    start = "from axolotl.cli.main import cli; cli(prog_name='axolotl')"
+    start = f"import gc; gc.set_threshold({GC_THRESHOLD}); from axolotl.cli.main import cli; cli(prog_name='axolotl')"
     return [sys.executable, "-c", start, "train", str(resolved), "--launcher", *launcher]
 
 

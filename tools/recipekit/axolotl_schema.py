@@ -1,9 +1,10 @@
 """Axolotl's own schema, strict: what Axolotl would drop in silence is an error here.
 
-Importing Axolotl takes 15-20 s of CPU, so it happens once, in a worker process that forks a child a config: a plugin
+Importing Axolotl takes seconds, so it happens once, in a worker process that forks a child a config: a plugin
 that one config registers changes the schema of every later one in the same process.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import psutil
 
 from recipekit import ROOT
+from recipekit.console import GC_THRESHOLD
 from recipekit.errors import UserError
 from recipekit.process import seconds_of
 
@@ -222,6 +224,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     jobs = json.load(sys.stdin)
+    gc.set_threshold(GC_THRESHOLD)
     import axolotl.integrations.base
     import axolotl.utils.config  # noqa: F401  (both once, before there are children)
 

@@ -103,6 +103,7 @@ class RunReporter(TrainerCallback):
             rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
             device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
             self._report(args, state, rows_per_step=rows, device=device, tokens=0)
+        gc.set_threshold(700)  # as it was before console.GC_THRESHOLD
         gc.freeze()  # Axolotl collects garbage at each checkpoint; half a second of it was for what is here by now
 
     def on_epoch_begin(
