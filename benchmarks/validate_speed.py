@@ -65,15 +65,15 @@ def pss(process: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Pss:")), 0.0)
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Run a command; returns seconds and the peak memory of its processes in MB."""
+def measure(command: list[str]) -> tuple[float, float, int]:
+    """Run a command; returns seconds, the peak memory of its processes in MB, and its exit code."""
     started, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ended = threading.Event()
     threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
     while not ended.wait(0.2):
         peak = max(peak, sum(map(pss, tree(process.pid))))
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, peak, process.returncode
 
 
 def benchmark(
@@ -90,11 +90,11 @@ def benchmark(
             with path.open("wb") as stream:
                 stream.writelines(row(n, rng) for n in range(number))
             command = [sys.executable, str(ROOT / "tools" / "validate.py"), str(path), "--task", "hawks"]
-            whole, memory = measure([*command, "--json", str(said)])
+            whole, memory, _ = measure([*command, "--json", str(said)])
             found = {f["line"] for f in orjson.loads(said.read_bytes())["findings"] if f["kind"] == "schema"}
             assert len(found) == number // 1000
-            fast, _ = measure([*command, "--no-tokens"])
-            bare, _ = measure([sys.executable, "-c", BARE, str(path)])
+            fast, *_ = measure([*command, "--no-tokens"])
+            bare, *_ = measure([sys.executable, "-c", BARE, str(path)])
             cells = [f"{path.stat().st_size / 1e6:.0f}", f"{whole:.1f} s", f"{number / whole:,.0f}", f"{memory:.0f}"]
         for seconds in (fast, bare):
             cells += [f"{seconds:.1f} s", f"{number / seconds:,.0f}"]
