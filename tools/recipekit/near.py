@@ -8,6 +8,7 @@ makes that n^2.
 import unicodedata
 from collections.abc import Iterator, Sequence
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import rensa
@@ -20,6 +21,7 @@ SIGMAS = 3  # below the threshold an estimate may be for its pair to be counted
 BESIDE, KEPT = 8, 4  # within a split: texts of a bucket that a text is compared with, and those of them that are kept
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
+PAIR = np.dtype([("first", np.intp), ("second", np.intp), ("alike", np.float64)])
 Texts = NDArray[np.intp]  # numbers of texts: rows of a matrix of signatures
 
 
@@ -121,25 +123,34 @@ def within(matrix: NDArray[np.uint32], texts: Texts, threshold: float) -> list[t
     Returns:
         Pairs of numbers of texts, the smaller first.
     """
-    pairs = np.empty((0, 2), np.intp)
+    found = np.empty(0, PAIR)
     for keys in _band_keys(matrix, threshold):
         order = texts[np.argsort(keys[texts], kind="stable")]
-        found = keys[order]
-        for step in range(1, BESIDE + 1):
-            same = np.flatnonzero(found[:-step] == found[step:])
-            if len(same):
-                new = np.stack([order[same], order[same + step]], axis=1)
-                pairs = np.unique(np.concatenate([pairs, np.sort(new, axis=1)]), axis=0)
-    parts = np.array_split(pairs, len(pairs) // 10_000 + 1)
-    alike = np.concatenate([(matrix[part[:, 0]] == matrix[part[:, 1]]).mean(axis=1) for part in parts])
-    kept: dict[int, int] = {}
-    chosen = []
-    for place in np.lexsort((pairs[:, 0], -alike, pairs[:, 1])):
-        first, second = pairs[place].tolist()
-        if alike[place] >= _least(threshold) and kept.get(second, 0) < KEPT:
-            kept[second] = kept.get(second, 0) + 1
-            chosen.append((first, second))
-    return chosen
+        ordered = keys[order]
+        beside = [np.flatnonzero(ordered[:-step] == ordered[step:]) for step in range(1, BESIDE + 1)]
+        new = np.concatenate([np.stack([order[at], order[at + step]]) for step, at in enumerate(beside, 1)], axis=1)
+        first, second = np.sort(new, axis=0)
+        found = _best(np.concatenate([found, _compared(matrix, first, second, _least(threshold))]))
+    return list(zip(found["first"].tolist(), found["second"].tolist(), strict=True))
+
+
+def _compared(matrix: NDArray[np.uint32], first: Texts, second: Texts, least: float) -> NDArray[Any]:
+    """Estimate how alike texts are, and keep the pairs that are enough so."""
+    parts = np.array_split(np.arange(len(first)), len(first) // 10_000 + 1)
+    alike = np.concatenate([(matrix[first[part]] == matrix[second[part]]).mean(axis=1) for part in parts])
+    chosen = alike >= least
+    found = np.empty(int(chosen.sum()), PAIR)
+    found["first"], found["second"], found["alike"] = first[chosen], second[chosen], alike[chosen]
+    return found
+
+
+def _best(pairs: NDArray[Any]) -> NDArray[Any]:
+    """Keep, of each second text, the pairs that are the most alike, each once; ordered by it."""
+    ordered = pairs[np.lexsort((pairs["first"], -pairs["alike"], pairs["second"]))]
+    ordered = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    starts = np.flatnonzero(np.append(True, ordered["second"][1:] != ordered["second"][:-1])[: len(ordered)])
+    rank = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.append(starts, len(ordered))))
+    return ordered[rank < KEPT]
 
 
 def _band_keys(matrix: NDArray[np.uint32], threshold: float) -> Iterator[NDArray[np.uint64]]:
