@@ -17,10 +17,10 @@ from typing import Annotated
 import numpy as np
 import orjson
 import typer
-from invented import measure
 from rich import box
 from rich.table import Table
 
+from invented import measure
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.task import load_task

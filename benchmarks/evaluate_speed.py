@@ -17,10 +17,10 @@ from typing import Annotated
 
 import orjson
 import typer
-from invented import label_of, measure
 from rich import box
 from rich.table import Table
 
+from invented import label_of, measure
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.task import load_task

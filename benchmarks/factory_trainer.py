@@ -13,6 +13,7 @@ import yaml
 from llamafactory.data.formatter import EmptyFormatter, StringFormatter
 from llamafactory.data.template import register_template
 from llamafactory.train.tuner import run_exp
+
 from plain_trainer import StepTimes
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import gpu
 import typer
 import yaml
 
+import gpu
 from recipekit import ROOT, yamlfile
 from recipekit.architecture import Architecture, architecture
 from recipekit.console import main, show

@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import gpu
 import typer
 
+import gpu
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.runs import write_text
@@ -116,9 +116,10 @@ def drawn(count: int, vocabulary: int, tiny: bool) -> tuple[Prompts, list[int]]:
 
 def measure(way: str, base: Path, articles: int, batch_size: int, tiny: bool) -> dict[str, Any]:
     """Answer all prompts in this process, after a few to warm up."""
-    import gpu_probe
     import torch
     from transformers import AutoModelForCausalLM
+
+    import gpu_probe
 
     prompts, lengths = drawn(articles, gpu.sizes(tiny)["vocab_size"], tiny)
     if way == VLLM:

@@ -6,7 +6,6 @@
 
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from axolotl.integrations.base import BasePlugin
 from axolotl.monkeypatch.attention import sdpa_varlen
 from transformers import TrainerCallback
 
+from invented import peak_rss
 from recipekit.runs import write_text
 
 
@@ -94,6 +94,6 @@ def count(batches: list[torch.Tensor], bos: int, pad: int) -> dict[str, int]:
 def memory() -> dict[str, Any]:
     """Read the peak of the GPU's memory since training began, in bytes; without a GPU that of the process."""
     if not torch.cuda.is_available():
-        return {"device": "cpu", "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return {"device": "cpu", "peak": peak_rss()}
     peaks = {"peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
     return {"device": torch.cuda.get_device_name(), **peaks}

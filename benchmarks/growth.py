@@ -20,15 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import evaluate_speed
-import leaks_speed
 import orjson
-import regenerate_speed
 import typer
-import validate_speed
 from rich import box
 from rich.table import Table
 
+import evaluate_speed
+import leaks_speed
+import regenerate_speed
+import validate_speed
 from recipekit import ROOT
 from recipekit.console import main, show
 from recipekit.errors import UserError

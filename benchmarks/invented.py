@@ -1,6 +1,7 @@
 """What the benchmarks share: invented labels and articles in any number, and a program's time and memory."""
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -68,3 +69,13 @@ def measure(command: list[str]) -> tuple[float, float]:
     )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
+
+
+def peak_rss() -> int:
+    """Read the peak of this process's resident memory, in bytes.
+
+    `ru_maxrss` begins with what the process that started this one held; the kernel's VmHWM begins with the program.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    assert found, "no VmHWM in /proc/self/status: this needs Linux"
+    return int(found[1]) * 1024

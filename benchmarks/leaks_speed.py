@@ -10,7 +10,6 @@ articles, each on one core.
 """
 
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from invented import measure
 from recipekit import ROOT, near
 from recipekit.console import main, show
 
@@ -94,7 +94,7 @@ def row(name: str, body: str) -> bytes:
 
 
 EXAMINE = """
-import resource, sys
+import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -102,19 +102,15 @@ from leaks import examine
 from recipekit.task import load_task
 folder = Path(sys.argv[2])
 examine(replace(load_task("hawks"), root=folder), folder / "raw", 0.8, drop=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def examine(folder: Path) -> tuple[float, float, dict[int, str]]:
     """Look for the leaks of the raw files; returns seconds, peak memory in MB, and line -> kind of what was dropped."""
-    started = time.perf_counter()
-    command = [sys.executable, "-c", EXAMINE, str(ROOT / "tools"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - started
+    seconds, peak = measure([sys.executable, "-c", EXAMINE, str(ROOT / "tools"), str(folder)])
     rows = (folder / "outputs" / "hawks" / "leaks" / "dropped.jsonl").read_bytes().splitlines()
     found = {entry["line"]: entry["kind"] for entry in map(orjson.loads, rows)}
-    return seconds, int(done.stdout.split()[-1]) / 1024, found
+    return seconds, peak, found
 
 
 def libraries(count: int = 500) -> list[str]:

@@ -8,13 +8,13 @@ then one of the case; measured is its peak resident memory above what it had bef
 
 import json
 import os
-import resource
 import subprocess
 import sys
 
 import psutil
 import typer
 
+from invented import peak_rss
 from recipekit import memory
 from recipekit.architecture import architecture
 from recipekit.memory import GB, Setting
@@ -65,7 +65,7 @@ def measured(case: tuple) -> float:
     # A tensor that is freed goes back to the system at once.
     env = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--case", json.dumps(case)]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     return float(run.stdout.strip().splitlines()[-1])
 
 
@@ -79,7 +79,7 @@ def train(case: list) -> int:
     values = sizes(size, vocabulary)
     torch.ones(64, 64, requires_grad=True).mm(torch.ones(64, 64)).sum().backward()  # loads what loads at first use
     start = psutil.Process().memory_info().rss
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_rss()
     config = AutoConfig.for_model(values.pop("model_type"), **values, dtype=[torch.bfloat16, torch.float32][width == 4])
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=config.dtype)
     lora = LoraConfig(r=16, target_modules=ADAPTER["lora_target_modules"], lora_dropout=dropout)
@@ -93,7 +93,7 @@ def train(case: list) -> int:
         model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_rss()
     assert peak > before, "the imports took more memory than training"
     return peak - start
 

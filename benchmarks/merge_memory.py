@@ -17,7 +17,6 @@ from typing import Annotated
 import torch
 import typer
 import yaml
-from invented import measure
 from peft import LoraConfig, get_peft_model
 from rich import box
 from rich.table import Table
@@ -25,6 +24,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, models
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
+from invented import measure
 from recipekit import ROOT, merging
 from recipekit.console import main, show
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from invented import measure, write_articles
 from rich import box
 from rich.table import Table
 
+from invented import measure, write_articles
 from recipekit import ROOT
 from recipekit.console import main, show
 

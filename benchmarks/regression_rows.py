@@ -17,10 +17,10 @@ from typing import Annotated
 import orjson
 import typer
 import yaml
-from invented import measure
 from rich import box
 from rich.table import Table
 
+from invented import measure
 from recipekit import ROOT
 from recipekit.console import main, show
 

@@ -19,10 +19,10 @@ from typing import Annotated
 
 import orjson
 import typer
-from invented import label_of
 from rich import box
 from rich.table import Table
 
+from invented import label_of
 from recipekit import ROOT
 from recipekit.console import main, show
 

@@ -296,6 +296,7 @@ def install_factory(env: Path) -> str | None:
 def tokens_of(ground: Ground, way: str, tokenizer: Any) -> Iterator[list[Tokens]]:
     """Read the sets of tokenised rows that a program made, as it trained them."""
     from datasets import load_from_disk
+
     from plain_trainer import encode
 
     if way == PLAIN:

@@ -1,14 +1,13 @@
 """How the data tools grow: each of them once on few rows, and what is said where one fails."""
 
+import subprocess
 import sys
 
 import pytest
 
-from recipekit import ROOT
+import growth
+import invented
 from recipekit.errors import UserError
-
-sys.path.append(str(ROOT / "benchmarks"))
-import growth  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -39,3 +38,11 @@ def test_rows_of_the_test_set_are_repeated_under_new_ids(tmp_path):
 def test_an_unknown_tool_is_refused():
     with pytest.raises(UserError, match=r"--tool merge: not known; choose of regenerate_segments\.py, "):
         growth.benchmark(rows=[10], tool=["merge"])
+
+
+def test_a_peak_is_that_of_the_program_and_not_of_the_one_that_started_it():
+    held = bytearray(b"1" * 400_000_000)
+    code = f"import sys; sys.path.insert(0, {invented.__file__.removesuffix('invented.py')!r}); "
+    code += "import invented; kept = bytearray(b'1' * 100_000_000); print(invented.peak_rss())"
+    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 200_000_000 < peak < 300_000_000 < len(held)

@@ -7,13 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import plain_trainer
+import vs_plain_trainer as versus
 from recipekit import ROOT, models
 from recipekit.chat_tokens import encode_chat
 from recipekit.errors import UserError
-
-sys.path.append(str(ROOT / "benchmarks"))
-import plain_trainer  # noqa: E402
-import vs_plain_trainer as versus  # noqa: E402
 
 BASE = ROOT / "data" / "samples" / "base"
 TURNS = [

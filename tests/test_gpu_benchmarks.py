@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from recipekit import ROOT, axolotl_schema, yamlfile
-from recipekit.architecture import Architecture, architecture
-
-sys.path.append(str(ROOT / "benchmarks"))
 import gpu
 import gpu_lora
 import gpu_predict
+from recipekit import ROOT, axolotl_schema, yamlfile
+from recipekit.architecture import Architecture, architecture
 
 LORA, _ = yamlfile.load(gpu_lora.RECIPE)
 # Keys that tell an unchanged recipe from a case, beside what each benchmark run is without.
@@ -51,6 +49,7 @@ def test_utilisation_is_left_empty_where_the_peak_is_not_known() -> None:
 
 def test_rows_tokens_and_pairs_are_counted_in_packs_and_in_padded_batches() -> None:
     import torch
+
     from gpu_probe import count
 
     packed = torch.tensor([[1, 9, 9, 1, 9, 0, 0, 0], [1, 9, 9, 9, 9, 9, 0, 0]])  # rows of 3, 2 and 6 tokens

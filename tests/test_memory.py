@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.memory_model import ADAPTER, measured, predicted, sizes
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import estimate
+from memory_model import ADAPTER, measured, predicted, sizes
 from recipekit import ROOT
 from recipekit.architecture import architecture, read_config
 from recipekit.errors import UserError
