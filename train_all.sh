@@ -11,8 +11,8 @@
 #   --dry-run                 says what would run, and why; writes nothing
 #
 #   PROFILE=auto|gpu|cpu      auto takes the GPU where there is one; cpu trains the small base in data/samples/base
-#   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, cpu takes data/samples/TASK;
-#                             without these, and with raw, data/raw/TASK is taken as it is
+#   DATA=auto|hub|raw|sample  auto: gpu fetches the data sources of task.yml from the HF Hub, or where it names none takes
+#                             data/raw/TASK if that is there; else, and on a cpu, data/samples/TASK
 #   SOURCE=FOLDER             takes the raw data from there: outputs/TASK/leaks/clean, masked copies ...
 #   AUTO_OOM=1                out of memory, goes on with a smaller batch and the same result: docs/memory.md
 #   LEAKS=allow               goes on where training shares articles, persons or ids with the test set

@@ -318,6 +318,7 @@ def test_a_task_without_images_says_what_is_missing():
         [sys.executable, str(ROOT / "tools" / "caption.py"), "hawks"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "hawks has no data.captions yet" in done.stderr
+    assert "as recipes/ogiri/task.yml has it" in " ".join(done.stderr.split())
 
 
 def test_a_prompt_that_is_not_there_is_named(jokes):

@@ -46,6 +46,12 @@ def test_an_empty_article_is_asked_for(task, article):
     assert "記事を貼り付けてください。" in view and code == ""
 
 
+@pytest.mark.parametrize("name", ["aku", "bigfive", "ogiri"])
+def test_a_task_that_extracts_nothing_is_refused(name):
+    with pytest.raises(UserError, match=f"demo: reads tasks of kind extraction, and {name} is of kind .*chat.py talks"):
+        demo.command(name)
+
+
 def test_an_article_that_is_too_long_is_not_read(task):
     view, code = demo.answer(task, pytest.fail, "山" * (demo.LONGEST + 1))
     assert "20,000文字まで" in view and "20,001" in view and code == ""

@@ -63,7 +63,11 @@ def test_data_are_the_sample_the_hub_or_a_persons_own(mini):
     assert plan.choose_data(task, "gpu", "auto") == "hub" and plan.choose_data(task, "cpu", "auto") == "sample"
     with pytest.raises(UserError, match="data/raw/mini: no such folder"):
         plan.choose_data(task, "cpu", "raw")
-    (mini / "data/raw").mkdir()
+    (mini / "data/raw/mini").mkdir(parents=True)
+    assert plan.choose_data(task, "gpu", "auto") == "hub" and plan.choose_data(task, "cpu", "auto") == "sample"
+    del task.spec["data"]["sources"]
+    assert plan.choose_data(task, "gpu", "auto") == "raw" and plan.choose_data(task, "cpu", "auto") == "sample"
+    (mini / "data/raw/mini").rmdir()
     (mini / "data/samples/mini").rename(mini / "data/raw/mini")
     assert plan.choose_data(task, "cpu", "auto") == "raw" and plan.choose_data(task, "gpu", "raw") == "raw"
     with pytest.raises(UserError, match="'net': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER"):

@@ -105,6 +105,12 @@ def test_missing_and_empty_files(mini, run):
     assert "no file gold.csv" in found
 
 
+def test_a_raw_folder_that_is_not_there_is_named(mini, run):
+    (mini / "data/samples/mini").rename(mini / "elsewhere")
+    with pytest.raises(UserError, match="data/samples/mini: no such folder; put the task's raw files there"):
+        run()
+
+
 def test_take_apart_undoes_build(mini):
     task = load_task("mini", mini)
     row = segments.build(task, "本文\n二行目", {"persons": []})

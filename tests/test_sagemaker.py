@@ -481,7 +481,20 @@ def test_env_example_names_every_setting():
 
 
 def test_a_phase_that_starts_from_a_merged_model_is_refused():
-    with pytest.raises(UserError, match="dpo: starts from the merged model of phase3, .* --phase phase3"):
-        tool.sagemaker("companion", "gpu")
-    with pytest.raises(UserError, match="SAGEMAKER_ROLE_ARN"):
-        tool.sagemaker("companion", "gpu", phase="phase3")
+    rest = "dpo: starts from the merged model of phase3, .*; jobs train phase1, phase2, phase3; .* --from merge_phase3"
+    with pytest.raises(UserError, match=rest):
+        tool.sagemaker("companion", "gpu", phase="dpo")
+    assert tool.trainable(load_task("hawks"), "gpu") == (["phase1", "phase2"], "")
+
+
+@pytest.mark.parametrize("phase", [None, "phase1"])
+def test_the_phases_before_a_merged_model_are_trained_by_jobs(root, settings, sent, monkeypatch, capsys, phase):
+    path = root / "recipes" / "mini" / "phase2.yml"
+    config = yaml.safe_load(path.read_text()) | {"base_model": "outputs/mini/phase1/merged"}
+    del config["lora_model_dir"]
+    path.write_text(yaml.safe_dump(config))
+    run(root, monkeypatch, dry_run=True, phase=phase)
+    printed = capsys.readouterr()
+    assert [job["TrainingJobName"].split("-")[1] for job in json.loads(printed.out)] == ["phase1"]
+    assert "PROFILE=gpu uv run bash train_all.sh mini --from merge_phase1" in " ".join(printed.err.split())
+    assert "phase2: starts from the merged model of phase1" in failing(root, monkeypatch, phase="phase2")

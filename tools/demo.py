@@ -23,6 +23,7 @@ from recipekit.console import main, show
 from recipekit.errors import UserError
 from recipekit.gold import GoldFile
 from recipekit.inputs import Article
+from recipekit.kinds import need_extraction
 from recipekit.predictor import LocalPredictor
 from recipekit.segments import read_jsonl
 from recipekit.task import Task, load_task
@@ -207,6 +208,8 @@ def command(
 ) -> None:
     """Show a page that extracts from a pasted article."""
     it = load_task(task)
+    others = "chat.py talks with a chat, serve.py estimates a regression's numbers, rank.py ranks responses"
+    need_extraction(it, "demo", f"in tools/, {others}")
     port = free_port(host, port)
     predictor = LocalPredictor.load(it, model, adapter, batch_size=8)
     serve(it, lambda body: next(predictor.predict([Article("demo", body)])), host, port, name)

@@ -60,8 +60,10 @@ def choose_data(task: Task, profile: str, asked: str) -> str:
             raise UserError(f"'{asked}': expected DATA=auto, hub, raw or sample, or SOURCE=FOLDER with the raw data")
         return asked
     if asked == "auto":
-        on_hub = profile == "gpu" and "sources" in task.spec["data"]
-        asked = "hub" if on_hub else "sample" if folders["sample"].is_dir() else "raw"
+        real = "hub" if "sources" in task.spec["data"] else "raw" if folders["raw"].is_dir() else "sample"
+        asked = real if profile == "gpu" else "sample"
+        if asked == "sample" and not folders["sample"].is_dir():
+            asked = "raw"
     if asked in folders and not folders[asked].is_dir():
         raise UserError(f"{relative(folders[asked])}: no such folder; put the task's raw data there")
     return asked

@@ -168,6 +168,8 @@ def regenerate(
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.source_dir
     log_to("regenerate", recipe.outputs)
+    if not folder.is_dir():
+        raise UserError(f"{relative(folder)}: no such folder; {rawfiles.remedy(recipe, folder)}")
     step = Step(recipe.outputs, "regenerate", step_inputs(recipe, folder), products(recipe))
     if step.done():
         show("regenerate: up to date")

@@ -56,10 +56,15 @@ def sagemaker(
     recipe = load_task(task)
     if phase is not None and phase not in recipe.phases:
         raise UserError(f"--phase {phase}: no such phase in {task}; they are {', '.join(recipe.phases)}")
-    refuse_merged(recipe, recipe.phases if phase is None else [phase], profile)
+    phases, rest = trainable(recipe, profile)
+    if phase is not None and phase not in phases:
+        raise UserError(rest)
     settings, chosen = read_settings(recipe.root), sagemaker_machine(recipe, profile, machine)
     spot = recipe.spec.get("cloud", {}).get("spot", False) if spot is None else spot
-    plan = Plan(recipe, profile, chosen, settings, spot)
+    phases = phases[: phases.index(phase) + 1] if phase else phases
+    plan = Plan(recipe, phases, profile, chosen, settings, spot)
+    if rest:
+        show(f"warning: {rest}", style="yellow")
     if dry_run:
         jobs = plan.first_tries()
         print(json.dumps([job.definition for job in jobs if phase in (None, job.phase)], indent=2, ensure_ascii=False))
@@ -71,17 +76,19 @@ def sagemaker(
         submit(plan, aws, phase, wait)
 
 
-def refuse_merged(task: Task, phases: list[str], profile: str) -> None:
-    """Refuse phases that start from a model that an earlier one is merged into.
+def trainable(task: Task, profile: str) -> tuple[list[str], str]:
+    """List the phases that jobs can train: those before one that starts from a merged model.
 
-    Raises:
-        UserError: There is one.
+    Returns:
+        The phases, and what is said of the others; empty where there are none.
     """
-    for phase in phases:
+    for number, phase in enumerate(task.phases):
         if before := merged_phase(task, resolve(task, phase, profile)["base_model"]):
             what = f"{phase}: starts from the merged model of {before}, which no job makes"
-            rest = f"train_all.sh {task.name} --from merge_{before} the rest on a machine of yours"
-            raise UserError(f"{what}; --phase {before} trains up to there, and {rest}")
+            here = f"PROFILE={profile} uv run bash train_all.sh {task.name} --from merge_{before}"
+            up_to = f"jobs train {', '.join(task.phases[:number])}"
+            return task.phases[:number], f"{what}; {up_to}; after --fetch, go on here: {here}"
+    return task.phases, ""
 
 
 def sagemaker_machine(task: Task, profile: str, name: str | None) -> Machine:
@@ -99,10 +106,13 @@ def sagemaker_machine(task: Task, profile: str, name: str | None) -> Machine:
 
 
 class Plan:
-    """The jobs of a task, in order."""
+    """The jobs of a task's phases, in order."""
 
-    def __init__(self, task: Task, profile: str, machine: Machine, settings: Settings, spot: bool) -> None:
-        self.task, self.profile, self.machine, self.settings, self.spot = task, profile, machine, settings, spot
+    def __init__(
+        self, task: Task, phases: list[str], profile: str, machine: Machine, settings: Settings, spot: bool
+    ) -> None:
+        self.task, self.phases = task, phases
+        self.profile, self.machine, self.settings, self.spot = profile, machine, settings, spot
 
     def job(self, phase: str, done: dict[str, Job]) -> Job:
         """Define a phase's job, going on from that of the phase before."""
@@ -113,7 +123,7 @@ class Plan:
     def first_tries(self) -> list[Job]:
         """Define all jobs, as they are sent where none of them fails."""
         jobs: dict[str, Job] = {}
-        for phase in self.task.phases:
+        for phase in self.phases:
             jobs[phase] = self.job(phase, jobs)
         return list(jobs.values())
 
@@ -156,7 +166,7 @@ def submit(plan: Plan, aws: Aws, only: str | None, wait: bool) -> None:
     done: dict[str, Job] = {}
     command = f"uv run tools/sagemaker.py {plan.task.name} --profile {plan.profile} --machine {plan.machine.name}"
     command += " --spot" if plan.spot else ""
-    for phase in plan.task.phases[: plan.task.phases.index(only) + 1] if only else plan.task.phases:
+    for phase in plan.phases:
         job, description = latest(aws, plan.job(phase, done))
         status = description["TrainingJobStatus"] if description else None
         if only not in (None, phase) and status != "Completed":
@@ -222,7 +232,7 @@ def fetch_all(plan: Plan, aws: Aws, only: str | None) -> None:
         UserError: A phase is not done, or its result is not whole.
     """
     done: dict[str, Job] = {}
-    for phase in plan.task.phases[: plan.task.phases.index(only) + 1] if only else plan.task.phases:
+    for phase in plan.phases:
         job, description = latest(aws, plan.job(phase, done))
         status = description["TrainingJobStatus"] if description else "not submitted"
         if status != "Completed":

@@ -75,9 +75,15 @@ def find(task: Task, source: Path, name: str) -> Path:
         if found:
             return found[0]
     named = f"{relative(source)}: no file {' or '.join(wanted)}, which task.yml names"
+    raise UserError(f"{named}; {remedy(task, source)}, or mend task.yml")
+
+
+def remedy(task: Task, source: Path) -> str:
+    """Say how raw files come into their folder."""
     if source == task.captioned_dir:
-        raise UserError(f"{named}; run uv run tools/caption.py {task.name}")
-    raise UserError(f"{named}; run uv run tools/download.py {task.name}, put the file there, or mend task.yml")
+        return f"run uv run tools/caption.py {task.name}"
+    put = "put the task's raw files there"
+    return f"run uv run tools/download.py {task.name}, or {put}" if "sources" in task.spec["data"] else put
 
 
 def find_folder(source: Path, name: str, inside: str, task: Task) -> Path:

@@ -22,7 +22,8 @@ class Declared(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         missing = self._place + key
-        advice = f"add '{missing}' to recipes/{self._task}/task.yml, as recipes/hawks/task.yml has it"
+        example = {"data.captions": "ogiri"}.get(missing, "hawks")
+        advice = f"add '{missing}' to recipes/{self._task}/task.yml, as recipes/{example}/task.yml has it"
         raise UserError(f"{self._task} has no {missing} yet: {advice}, or run another task")
 
 
