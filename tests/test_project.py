@@ -52,7 +52,8 @@ def test_train_all_is_short_and_strict():
 
 
 def test_readmes_show_the_same_commands():
-    commands = [re.findall(r"^(?:uv|git|tmux|cp|HF_|PROFILE|DATA).*$", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    pattern = r"^((?:uv|git|tmux|cp|tail|HF_|PROFILE|DATA).*?) *(?:# .*)?$"  # remarks are in the page's language
+    commands = [re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)
                 for name in ("README.md", "README.ja.md")]  # fmt: skip
     assert commands[0] == commands[1] and commands[0]
 
