@@ -419,7 +419,7 @@ def test_the_bundled_sample_leaks_nothing(tmp_path):
 
     task = replace(load_task("hawks"), root=tmp_path)
     report = examine(task, ROOT / "data" / "samples" / "hawks", THRESHOLD, drop=False)
-    assert report["rows"] == {"train": 6000, "validation": 300, "test": 300}
+    assert report["rows"] == {"train": 10000, "validation": 300, "test": 300}
     assert not any(entry["rows"] for entry in report["between"]), report["worst"]
     assert len(report["between"]) == 15
 
@@ -472,7 +472,7 @@ def test_as_a_command(clone):
         done = command(clone)
         assert done.returncode == 1
         assert "error: train -> test: 1 rows share the text, word for word, with 1 rows\n" in done.stderr
-        places = "data/samples/hawks/hawks_train.jsonl:2001  data/samples/hawks/hawks_eval_input.jsonl:5"
+        places = "data/samples/hawks/hawks_train.jsonl:6001  data/samples/hawks/hawks_eval_input.jsonl:5"
         assert f"exact 1.00: {places}" in done.stderr
         assert "    uv run tools/leaks.py hawks --source data/samples/hawks --threshold 0.8 --drop\n" in done.stderr
         assert "    SOURCE=outputs/hawks/leaks/clean uv run bash train_all.sh hawks\n" in done.stderr
@@ -500,4 +500,4 @@ def test_excerpts_are_shown_and_are_in_no_log(clone):
     for _ in range(2):  # anew, then up to date
         assert quoted in command(clone, LOG_DIR="logs").stderr
     log = (clone / "logs" / "leaks.log").read_text(encoding="utf-8")
-    assert "hawks_train.jsonl:2001" in log and "up to date" in log and quoted not in log
+    assert "hawks_train.jsonl:6001" in log and "up to date" in log and quoted not in log

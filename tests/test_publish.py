@@ -138,6 +138,13 @@ def test_a_dry_run_asks_the_hub_for_nothing(task, hub, capsys, monkeypatch):
     assert "HF_DATASET_REPO_ID" in lacking and "HF_AUTH_TOKEN" in lacking and hub.requests == []
 
 
+def test_a_gold_file_may_have_short_rows(task, hub):
+    with (task.raw_dir / "gold.csv").open("a", encoding="utf-8") as stream:
+        stream.write("E2\n")
+    push(task)
+    assert arrived(task, hub)
+
+
 def test_findings_stop_it_before_anything_is_sent(task, hub, capsys):
     said = problems(task, allowed=frozenset())
     assert "pos.jsonl:1: person 山" in said and "--allow person" in said and "tools/mask_pii.py" in said

@@ -317,7 +317,7 @@ def test_the_bundled_data_have_no_errors(tmp_path):
     assert run.returncode == 0, run.stderr
     said = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert said["findings"] == [] and said["sequence_len"] == 1536
-    assert [file["rows"] for file in said["files"]] == [{"raw": 2000}, {"raw": 300}]
+    assert [file["rows"] for file in said["files"]] == [{"raw": 6000}, {"raw": 300}]
     task = load_task("hawks")
     tokenizer = rowcheck.load_tokenizer(ROOT, "data/samples/base")
     rows = [segments.build(task, r["body"], r["label"]) for r in map(json.loads, files[1].open(encoding="utf-8"))]

@@ -58,7 +58,8 @@ def choose_drafter(
         show(f"draft: {total} of {GOALS[0]} conversations; the first are written by hand (--model drafts all the same)")
         return None
     if model is None and not merged.is_dir():
-        show(f"draft: no model in {relative(merged)}: you write the replies; train one: uv run bash train_all.sh {task.name}")
+        train = f"uv run bash train_all.sh {task.name}"
+        show(f"draft: no model in {relative(merged)}: you write the replies; train one: {train}")
         return None
     return LocalDrafter(model or merged)
 

@@ -194,19 +194,22 @@ def translate(value: Any, style: dict[int, int]) -> Any:
     return {key: translate(item, style) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def write_set(sources: dict[str, Any], pools: dict[str, Pools], name: str, novelty: sampling.Novelty) -> list[dict]:
-    """Write one data set of the plan; returns its rows."""
+def write_set(
+    sources: dict[str, Any], pools: dict[str, Pools], name: str, novelty: sampling.Novelty, more: bool = False
+) -> list[dict]:
+    """Write one data set of the plan, or what comes on top of it (`more`, articles on crimes); returns its rows."""
     plan = sources["plan"]
     wanted = plan[name]
-    rng = random.Random(f"{plan['seed']} {name}")
+    rng = random.Random(f"{plan['seed']} {name}{' more' if more else ''}")
     kinds = []
-    for count, crime in ((wanted["crime"], True), (wanted["other"], False)):
+    counts = (wanted["more"], 0) if more else (wanted["crime"], wanted["other"])
+    for count, crime in zip(counts, (True, False), strict=True):
         shares = {k: v["share"] for k, v in sources["kinds"].items() if ("title" in v and "offender" not in v) == crime}
         kinds += quotas(shares, count)
     rng.shuffle(kinds)
     writer = Writer(sources, pools, wanted["pool"], novelty)
     rows = []
-    for number, kind in enumerate(kinds, start=1):
+    for number, kind in enumerate(kinds, start=1 + more * (wanted["crime"] + wanted["other"])):
         body, label = writer.article(kind, rng)
         if rng.random() < plan["metadata_share"]:
             body = writer.metadata(body, rng)
@@ -236,6 +239,8 @@ def make(source: Path, output: Path, gold: dict[str, Any]) -> dict[str, int]:
     written = {}
     sets = {name: value for name, value in sources["plan"].items() if isinstance(value, dict) and "id" in value}
     made = {name: write_set(sources, pools, name, novelty) for name in sets}
+    for name in [name for name, wanted in sets.items() if "more" in wanted]:
+        made[name] += write_set(sources, pools, name, novelty, more=True)
     for name, rows in made.items():
         test = name.endswith("_eval")
         shown = [{k: row[k] for k in ("id", "kind", "body")} for row in rows] if test else rows

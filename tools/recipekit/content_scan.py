@@ -182,7 +182,7 @@ def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> di
     def chunks() -> Iterator[Chunk]:
         for path in paths:
             try:
-                yield from raw.chunks(path, unique=True)
+                yield from raw.chunks(path, unique=True, short=True)
             except UserError as error:
                 problems.extend(error.problems)
 

@@ -96,12 +96,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError(f"the key {times.most_common(1)[0][0][:40]!r} stands twice in one object")
 
 
-def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
+def chunks(path: Path, unique: bool = False, short: bool = False) -> Iterator[Chunk]:
     """Cut a file into chunks, in order.
 
     Args:
         path: The file.
         unique: Whether a JSON object with a key twice is refused.
+        short: Whether a row of a CSV file may lack its last cells, as gold files' rows do.
 
     Raises:
         UserError: It is missing or empty, cannot be read, or is no CSV or JSON file that its name says it is.
@@ -112,7 +113,7 @@ def chunks(path: Path, unique: bool = False) -> Iterator[Chunk]:
         if path.stat().st_size == 0:
             raise UserError(f"{relative(path)}: the file is empty; expected rows")
         if path.suffix.lower() in (".csv", ".json"):
-            yield from batches(path, _csv(path) if path.suffix.lower() == ".csv" else _json(path, unique))
+            yield from batches(path, _csv(path, short) if path.suffix.lower() == ".csv" else _json(path, unique))
             return
         with path.open("rb") as stream:
             start, end = 0, path.stat().st_size
@@ -138,7 +139,7 @@ def batches(path: Path, rows: Iterable[tuple[int, Row | str]]) -> Iterator[Chunk
         yield Chunk(path, given=batch)
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _csv(path: Path, short: bool) -> Iterator[tuple[int, Row | str]]:
     csv.field_size_limit(LONGEST)
     line = 1
     try:
@@ -150,7 +151,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
             reader.fieldnames = header
             line = reader.line_num + 1
             for row in reader:
-                yield line, _cells(row)
+                yield line, _cells(row, short)
                 line = reader.line_num + 1
     except UnicodeDecodeError:
         raise UserError(f"{relative(path)}: not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)") from None
@@ -158,13 +159,13 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | str]]:
         raise UserError(f"{relative(path)}:{line}: not valid CSV: {error}; mend the quotes of this row") from None
 
 
-def _cells(row: dict[str | None, Any]) -> Row | str:
+def _cells(row: dict[str | None, Any], short: bool) -> Row | str:
     """Return a row of a CSV file without its nameless columns, or what is wrong with it."""
     if None in row:
         return "more cells than columns; put text that has commas or quotes in it into quotes"
-    if None in row.values():
+    if None in row.values() and not short:
         return "fewer cells than columns; add the commas of the empty ones, or mend the quotes"
-    return {name: value for name, value in row.items() if name}
+    return {name: value for name, value in row.items() if name and value is not None}
 
 
 def _json(path: Path, unique: bool) -> Iterator[tuple[int, Row | str]]:
