@@ -130,7 +130,7 @@ def test_options_that_do_not_go_together(clone):
         done = evaluate(clone, *arguments)
         assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr
     done = run_tool(clone, "evaluate", "hawks", "--ratings", "none.csv")
-    assert done.returncode == 2 and "--ratings is for tasks of kind chat; hawks is a extraction" in done.stderr
+    assert done.returncode == 2 and "--ratings is for tasks of kind chat, hawks is not" in done.stderr
 
 
 def test_other_files(clone):

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import merge
 from recipekit import merging
 from recipekit.errors import UserError
+from recipekit.resolve import base_model_key, resolve
 from recipekit.runs import Step, read_record, relative
 from recipekit.task import Task, load_task
 from tiny import tiny_adapter, tiny_base
@@ -56,7 +57,8 @@ def set_base(adapter, name):
 
 
 def record(task: Task, phase="phase2"):
-    Step(task.outputs, phase, {}, [task.outputs / phase / WEIGHTS]).record(prompt=task.prompt_digest())
+    inputs = {"base_model": base_model_key(task, resolve(task, phase, "cpu"))}
+    Step(task.outputs, phase, inputs, [task.outputs / phase / WEIGHTS]).record(prompt=task.prompt_digest())
 
 
 def refused(task, *expected):
@@ -91,6 +93,7 @@ def test_profile_gpu_stores_the_dtype_of_the_base(task):
     for phase in task.phases:
         path = task.dir / f"{phase}.yml"
         path.write_text(path.read_text().replace("some/base", "data/samples/base"))
+    record(task)
     merge.merge_task(task, "gpu")
     weights = load_file(task.outputs / "merged" / "model.safetensors")
     assert all(tensor.dtype == torch.bfloat16 for tensor in weights.values())
@@ -100,6 +103,7 @@ def test_profile_gpu_stores_the_dtype_of_the_base(task):
 @pytest.mark.trap(number=14)
 def test_merged_model_has_the_trained_tokenizer_and_decodes_greedily(task):
     GenerationConfig(do_sample=True).save_pretrained(task.root / "data/samples/base")  # so do models of the Hub
+    record(task)
     adapter, merged = task.outputs / "phase2", task.outputs / "merged"
     config = adapter / "tokenizer_config.json"
     config.write_text(config.read_text().replace("{", '{"note": "trained",', 1))
@@ -127,6 +131,15 @@ def test_second_run_does_nothing_and_a_new_adapter_is_merged(task, monkeypatch):
 def test_phase_without_a_record_is_refused(task):
     (task.outputs / "state" / "phase2.json").unlink()
     refused(task, "state/phase2.json", "phase2 is not finished", "tools/train.py mini phase2")
+
+
+def test_a_base_that_was_changed_after_training_is_refused(task):
+    config = task.root / "data/samples/base" / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    refused(
+        task, "data/samples/base: not the base that phase2 was trained on", "restore it", "tools/train.py mini phase2"
+    )
+    assert not (task.outputs / "merged").exists()
 
 
 @pytest.mark.trap(number=1)

@@ -33,7 +33,7 @@ def test_what_cannot_be_ranked_is_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=expected):
             rank.read_responses(given, file)
-    with pytest.raises(UserError, match="bigfive is a regression: it ranks nothing"):
+    with pytest.raises(UserError, match="bigfive is of kind regression, which ranks nothing"):
         rank.rank("bigfive", "題", ["答え"])
     with pytest.raises(
         UserError, match=r"none: no such folder; .*train it with uv run bash train_all.sh ogiri, or mend"

@@ -15,7 +15,7 @@ import leaks
 import rank
 import regenerate_segments
 from ranked import FILES, captioned_rows, write_rows, write_task
-from recipekit import regressioncheck, rowcheck
+from recipekit import ROOT, regressioncheck, rowcheck
 from recipekit.errors import UserError
 from recipekit.task import load_task
 from recipekit.traps import load_configs
@@ -39,6 +39,11 @@ def edit(task, name: str, change) -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     change(rows)
     write_rows(path, rows)
+
+
+def test_pictures_that_are_not_told_in_words_are_refused():
+    with pytest.raises(UserError, match="samples/ogiri: its pictures are not told in words; .*tools/caption.py ogiri"):
+        regenerate_segments.regenerate("ogiri", ROOT / "data" / "samples" / "ogiri")
 
 
 def test_csv_rows_become_pairs_and_a_test_set(ogiri):

@@ -61,7 +61,7 @@ def task(tmp_path, one_thread):
     save_adapter(root / "outputs/mini/phase1", root / "enc", 3, 1)
     save_adapter(root / "outputs/mini/phase2", root / "enc", 2, 2)
     task = load_task("mini", root)
-    Step(task.outputs, "phase2", {}, [task.outputs / "phase2" / WEIGHTS]).record(prompt=None)
+    Step(task.outputs, "phase2", {"base_model": root / "enc"}, [task.outputs / "phase2" / WEIGHTS]).record(prompt=None)
     return task
 
 

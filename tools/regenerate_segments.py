@@ -167,6 +167,9 @@ def regenerate(
     """Write data/train/* and data/test/* of a task from its raw data."""
     recipe = load_task(task)
     folder = source.resolve() if source else recipe.source_dir
+    if "captions" in recipe.spec["data"] and folder in (recipe.raw_dir.resolve(), recipe.sample_dir.resolve()):
+        caption = f"run uv run tools/caption.py {recipe.name} --source {relative(folder)}, and leave --source out here"
+        raise UserError(f"--source {relative(folder)}: its pictures are not told in words; {caption}")
     log_to("regenerate", recipe.outputs)
     if not folder.is_dir():
         raise UserError(f"{relative(folder)}: no such folder; {rawfiles.remedy(recipe, folder)}")

@@ -122,6 +122,6 @@ def summary_line(report: Mapping[str, Any]) -> str:
     turns, reply = report["turns"], report["lengths"]["assistant"]
     sets = ", ".join(f"{name} {found['rows']:,}" for name, found in report["sets"].items())
     return (
-        f"{report['rows']:,} conversations ({sets}); turns {turns['p5']:g} to {turns['p95']:g}, median "
+        f"{report['rows']:,} conversations ({sets}); turns {turns['p5']:g} to {turns['p95']:g} in nine of ten, median "
         f"{turns['p50']:g}; a reply has {reply['p50']:g} characters; {report['repeats']['near']:,} near duplicates"
     )

@@ -95,7 +95,7 @@ def _remedy(kind: str, path: Path) -> str:
         return f"take it out, and make a new token at {hub.TOKEN_PAGE}"
     if kind == secret_scan.SECRET:
         return "take it out and revoke it; if it is none: --allow secret"
-    return f"mask it (tools/mask_pii.py --output DIR) and say --source DIR, or let it through: --allow {kind}"
+    return f"mask all files (tools/mask_pii.py --output DIR) and say --source DIR, or let it through: --allow {kind}"
 
 
 def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None]) -> Release:
