@@ -301,7 +301,7 @@ def test_problems_name_each_kind_once_with_first_places_and_what_to_do(task):
     assert (
         "neg.jsonl:1: phone 0************"[:30] in phone
         and ", line 2: 0" in phone
-        and "; 5 in 1 file; mask it" in phone
+        and "; 5 in 1 file; mask all files" in phone
     )
     assert "neg.jsonl:4: own_token your own Hub token; 1 in 1 file; take it out" in own
     assert token not in phone + own and "1234" not in phone

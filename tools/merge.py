@@ -257,9 +257,9 @@ def merge_task(task: Task, profile: str, earlier: str | None = None) -> None:
         show(f"{name}: up to date ({relative(merged)})")
         return
     source = find_base(task, adapter, config)
-    check_base(task, adapter, config, step.input_digests["base"])
     if torn := models.torn_weights(source, "restore it, then run the same command again"):
         raise UserError(torn)
+    check_base(task, adapter, config, step.input_digests["base"])
     tokenizer = models.load_tokenizer(adapter)
     check_tokenizers(adapter, tokenizer, models.load_tokenizer(source))
     proof = Proof.of(task, config, models.mark_second_text(tokenizer, models.load_config(source)))
