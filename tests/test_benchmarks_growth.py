@@ -10,9 +10,8 @@ import invented
 from recipekit.errors import UserError
 
 
-@pytest.mark.parametrize(
-    "tool", [name for name in growth.TOOLS if name != "validate.py"]
-)  # its tokenizer takes seconds
+# Without validate.py, whose tokenizer takes seconds to load.
+@pytest.mark.parametrize("tool", [name for name in growth.TOOLS if name != "validate.py"])
 def test_each_tool_reads_what_was_generated_for_it(tool):
     seconds, memory = growth.timed(tool, growth.TOOLS[tool], 400, [])
     assert seconds > 0.1

@@ -41,6 +41,15 @@ def test_findings_by_kind_with_line_and_starred_value(tmp_path):
     assert scan(path, own=TOKEN)[path].counts == {"person": 1, "phone": 1, "own_token": 1}
 
 
+def test_only_a_gold_file_may_have_short_rows(tmp_path):
+    path = tmp_path / "gold.csv"
+    path.write_text(f"id,name,place\nE1,{PERSON}\nE2\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"gold.csv:2: fewer cells than columns"):
+        scan(path)
+    found = content_scan.scan([path], None, lambda n: None, short=[path])[path]
+    assert found.rows == 2 and found.counts == {"person": 1}
+
+
 def test_every_text_counts_keys_and_chat_rows_and_csv_cells(tmp_path):
     jsonl, table, listed = tmp_path / "a.jsonl", tmp_path / "b.csv", tmp_path / "c.json"
     write_jsonl(jsonl, [{"messages": [{"role": "user", "content": [PHONE]}], PHONE: 1, "n": None}])

@@ -202,14 +202,15 @@ def write_set(
     wanted = plan[name]
     rng = random.Random(f"{plan['seed']} {name}{' more' if more else ''}")
     kinds = []
-    counts = (wanted["more"], 0) if more else (wanted["crime"], wanted["other"])
+    counts = (wanted["crime"], wanted["other"])
+    before, counts = (sum(counts), (wanted["more"], 0)) if more else (0, counts)
     for count, crime in zip(counts, (True, False), strict=True):
         shares = {k: v["share"] for k, v in sources["kinds"].items() if ("title" in v and "offender" not in v) == crime}
         kinds += quotas(shares, count)
     rng.shuffle(kinds)
     writer = Writer(sources, pools, wanted["pool"], novelty)
     rows = []
-    for number, kind in enumerate(kinds, start=1 + more * (wanted["crime"] + wanted["other"])):
+    for number, kind in enumerate(kinds, start=before + 1):
         body, label = writer.article(kind, rng)
         if rng.random() < plan["metadata_share"]:
             body = writer.metadata(body, rng)

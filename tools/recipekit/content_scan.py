@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import inf
@@ -165,13 +165,16 @@ def other_type(error: Exception) -> str:
     return f"{key}: {text.rsplit('types: ')[-1]}" if key else text
 
 
-def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> dict[Path, Found]:
+def scan(
+    paths: list[Path], own: str | None, advance: Callable[..., None], short: Collection[Path] = ()
+) -> dict[Path, Found]:
     """Scan JSONL, JSON or CSV files, on every core where there is much to do.
 
     Args:
         paths: The files.
         own: The Hub's token of this machine.
         advance: Called with the number of rows after each chunk.
+        short: Those of the files, gold files, whose rows may lack their last cells.
 
     Raises:
         UserError: Lines cannot be read, or rows cannot be loaded together; all at once, of each file the first ones.
@@ -182,7 +185,7 @@ def scan(paths: list[Path], own: str | None, advance: Callable[..., None]) -> di
     def chunks() -> Iterator[Chunk]:
         for path in paths:
             try:
-                yield from raw.chunks(path, unique=True, short=True)
+                yield from raw.chunks(path, unique=True, short=path in short)
             except UserError as error:
                 problems.extend(error.problems)
 

@@ -130,7 +130,8 @@ def prepare(task: Task, wish: Wish, own: str | None, advance: Callable[..., None
     if problems:
         raise UserError(problems)
     digests = {file.name: hub.sha256(file.path) for file in files}
-    found = content_scan.scan([file.path for file in files], own, advance)
+    gold = [file.path for file in files if file.name == f"test/{task.spec['data']['test'].get('gold')}"]
+    found = content_scan.scan([file.path for file in files], own, advance, short=gold)
     return Release(
         task, wish, files, found, digests, licences, origins, folder.is_relative_to(task.root / "data" / "samples")
     )
